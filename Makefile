@@ -1,0 +1,35 @@
+# Two commands do everything: `make demo` and `make test`. Both make .venv at the root first.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+.PHONY: demo test lint generate validation clean
+.DEFAULT_GOAL := test
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "deltabias needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1). Try: make PYTHON=python3.11"; exit 2; }
+	@$(PYTHON) -m venv $(VENV) \
+	  || { echo "cannot make $(VENV); on Debian: apt-get install python3-venv"; exit 2; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test]'
+	@touch $@
+
+demo: $(READY)
+	$(BIN)/deltabias demo
+
+test: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --config pyproject.toml
+	$(BIN)/deltabias generate --check
+	$(BIN)/python -m pytest -n 2 -q
+
+generate: $(READY)
+	$(BIN)/deltabias generate
+
+validation: $(READY)
+	$(BIN)/python -m validation
+
+clean:
+	rm -rf $(VENV) build dist

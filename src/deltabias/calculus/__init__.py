@@ -1,0 +1,1 @@
+"""Pure mathematics that knows of no optimizer: cumulants, averaging weights, delta expansions."""

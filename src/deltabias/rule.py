@@ -273,7 +273,7 @@ class UpdateRule:
         if unused := sorted(set(declared) - set(names)):
             raise RuleError(f"hyperparameter {', '.join(unused)} does not occur in {text!r}.")
         is_hyper = {n: n in declared or bool(_HYPER_NAME.match(n)) for n in names}
-        positive = _positive_symbols(draft)
+        positive = _positive_symbols(draft, {n for n in names if is_hyper[n]})
         states = tuple(
             Fresh(n, Statistic(n, positive=n in positive)) for n in names if not is_hyper[n]
         )
@@ -316,12 +316,18 @@ def _default(name: str) -> float:
     return {"lr": 1e-3}.get(name, 1e-8)
 
 
-def _positive_symbols(expression: sp.Expr) -> set[str]:
-    """Symbols that are raised to a broken power or stand in a logarithm."""
+def _positive_symbols(expression: sp.Expr, hypers: set[str]) -> set[str]:
+    """Symbols under a broken power or a logarithm, or in a denominator next to a stabilizer.
+
+    A denominator such as ``v + eps`` is only stabilized if v is not negative.
+    """
     inside: set[sp.Symbol] = set()
     for node in sp.preorder_traversal(expression):
-        if isinstance(node, sp.Pow) and not node.exp.is_integer:
-            inside |= node.base.free_symbols
+        if isinstance(node, sp.Pow):
+            names = {s.name for s in node.base.free_symbols}
+            stabilized = node.exp.is_negative and node.base.is_Add and names & hypers
+            if stabilized or not node.exp.is_integer:
+                inside |= node.base.free_symbols
         elif isinstance(node, sp.log):
             inside |= node.args[0].free_symbols
     return {s.name for s in inside}

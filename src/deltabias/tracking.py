@@ -1,0 +1,308 @@
+"""What is remembered from step to step so that the moments of the *states* can be estimated.
+
+The newest batch carries only part of a trajectory's bias, so the step estimates are averaged
+with the weights that the states' own averages have: a cumulant of states with decays d_i decays
+with their product. Everything is stored relative to the preconditioner's state v (a power of v
+divides it, and the ratio v_old/v_new rescales it), so that fourth powers of gradients do not
+underflow.
+
+Two models of the moments:
+
+direct    for statistics that are means: unbiased estimates of cov and var of the step's means,
+          from the central moments of the microbatches.
+closure   for the square of a mean, whose relative variance is not small. With ν = var(ḡ),
+          κ₃, κ₄ the cumulants of the step's mean gradient ḡ, and q = ν/E ḡ²,
+              cov(ḡ, ḡ²) = 2 μ ν + κ₃,
+              var(ḡ²)   = E(ḡ²)² (4 q - 2 q²) + 4 μ κ₃ + κ₄,
+          and ν, κ₃ and E ḡ k₃ = μ κ₃ + κ₄ are tracked: three bounded ratios instead of products
+          of the noisy gradient with itself. ¾·4 μ κ₃ + E ḡ k₃ is the skewness part exactly.
+
+Trust is withdrawn, never bias added, where estimates cannot be good: at the start (`warm`), with
+very few microbatches (`enough`), and where one step dominates the average (`settled`). These
+three factors do not come out of the expansion; they are chosen, and validation/ measures what
+they cost and save.
+"""
+
+from dataclasses import dataclass
+
+import sympy as sp
+
+from deltabias.calculus.weights import STEP, Weights, product_sum
+from deltabias.derivation import MICROBATCHES, Derivation
+from deltabias.rule import GRADIENT, MEAN_GRADIENT, State
+from deltabias.safe_form import Definition, Kernel, numerator_of
+
+WARM_POWER = 8
+SETTLED_SHARE = sp.Rational(2, 5)
+SETTLED_POWER = 8
+
+RATIO = sp.Symbol("ratio", nonnegative=True)
+"""v_old / v_new, the change of the preconditioner's state in this step."""
+
+
+@dataclass(frozen=True)
+class Accumulator:
+    """``value = decay * ratio**power * value + gain * increment``, relative to v**power."""
+
+    name: str
+    power: sp.Rational
+    decay: sp.Expr
+    gain: sp.Expr
+    increment: sp.Expr
+    note: str
+
+    @property
+    def symbol(self) -> sp.Symbol:
+        return sp.Symbol(self.name, real=True)
+
+    @property
+    def kept(self) -> bool:
+        """Whether it has a memory, so that a buffer is needed."""
+        return self.decay != 0
+
+
+@dataclass(frozen=True)
+class Tracking:
+    """Estimates of one step, their accumulators, scalars of the step count, and the moments.
+
+    ``scalars`` depend on t, m and hyperparameters only; ``moments`` turn accumulators into the
+    kernel's relative moments. ``highest`` is the highest central moment of the microbatches that
+    is needed and ``sums`` how many sums a step keeps for it.
+    """
+
+    model: str
+    accumulators: tuple[Accumulator, ...] = ()
+    scalars: tuple[Definition, ...] = ()
+    moments: tuple[Definition, ...] = ()
+    highest: int = 0
+
+    @property
+    def buffers(self) -> int:
+        """Tensors kept from step to step."""
+        return sum(a.kept for a in self.accumulators)
+
+    @property
+    def sums(self) -> int:
+        return max(0, self.highest - 1)
+
+
+def none() -> Tracking:
+    return Tracking("none")
+
+
+def central(order: int) -> sp.Symbol:
+    """``c2``, ``c3``, ``c4``: mean of (g_r - ḡ)^k over the microbatches, *relative to √v^k*."""
+    return sp.Symbol(f"c{order}", real=True)
+
+
+STEP_MEAN = sp.Symbol("step_mean", real=True)
+"""The step's mean gradient relative to √v."""
+
+
+def step_covariance(first: State, second: State) -> sp.Expr:
+    """Unbiased estimate of the covariance of two step means, in `STEP_MEAN` and `central`.
+
+    (mean of products - product of means)/(m - 1), written in central moments, where nothing
+    large cancels.
+    """
+    if first.statistic.opaque or second.statistic.opaque:
+        name = "_".join(["step", "var" if first == second else "cov"])
+        return sp.Symbol(name, real=True)
+    samples = first.statistic.sample, second.statistic.sample
+    product = _mean_of(samples[0] * samples[1])
+    return sp.factor(
+        sp.expand(product - _mean_of(samples[0]) * _mean_of(samples[1])) / (MICROBATCHES - 1)
+    )
+
+
+def _mean_of(polynomial: sp.Expr) -> sp.Expr:
+    """The mean over microbatches of a polynomial of the gradient, in central moments."""
+    shifted = sp.Poly(polynomial.subs(GRADIENT, STEP_MEAN + GRADIENT), GRADIENT)
+    values = {0: sp.Integer(1), 1: sp.Integer(0)}
+    return sp.expand(sum(c * values.get(k, central(k)) for (k,), c in shifted.terms()))
+
+
+def _states(derivation: Derivation) -> tuple[State | None, State]:
+    numerator = numerator_of(derivation)
+    first = next((s for s in derivation.rule.states if s.symbol == numerator), None)
+    second = next(s for s in derivation.rule.states if s is not first)
+    return first, second
+
+
+def effective(weights: Weights, step: sp.Expr = STEP) -> sp.Expr:
+    """Sum of squared weights over the squared sum: one over the effective number of steps."""
+    squares = product_sum([weights, weights], step)
+    return sp.factor(sp.simplify(squares / product_sum([weights], step) ** 2))
+
+
+def _warm(weights: Weights) -> sp.Expr:
+    """0 at the first step, 1 in the steady state, by the effective number of steps."""
+    final = sp.Integer(0) if weights.decay == 1 else effective(weights, sp.oo)
+    return ((1 - effective(weights)) / (1 - final)) ** WARM_POWER
+
+
+def direct(derivation: Derivation, form: Kernel) -> Tracking:
+    """Track unbiased estimates of the states' covariance and variance."""
+    first, second = _states(derivation)
+    pairs = {m.moment.func.__name__: m for m in form.moments}
+    if len(derivation.rule.states) > 2 or (first is None and len(derivation.rule.states) > 1):
+        return _within_step(derivation, form)
+    forgets = second.weights.decay != 0
+    accumulators, moments = [], []
+    trust = sp.Integer(1)
+    if forgets:
+        settled = 1 / (1 + ((1 - second.weights.decay * RATIO) / SETTLED_SHARE) ** SETTLED_POWER)
+        moments.append(
+            Definition("trust", sp.Symbol("warm") * sp.Symbol("enough") * settled,
+                       "withdrawn at the start and where one step dominates")
+        )
+        trust = moments[0].symbol
+    layout = (
+        ("cov", "covariance", first, 1),
+        ("var", "variance", second, 2),
+    )
+    for key, name, state, power in layout:
+        if key not in pairs:
+            continue
+        gain = state.weights.gain * second.weights.gain
+        # a covariance keeps the gradient's unit: it is relative to v, its estimate to √v³
+        unit = sp.Symbol("root", positive=True) if key == "cov" and not _opaque(first) else 1
+        accumulators.append(
+            Accumulator(
+                name,
+                sp.Integer(power),
+                state.weights.decay * second.weights.decay,
+                gain,
+                unit * step_covariance(state, second),
+                f"{key} of the states, relative to the preconditioner's state",
+            )
+        )
+        value = accumulators[-1].symbol
+        if key == "cov" and state.weights.debias:
+            value = value / sp.Symbol("debias_numerator")
+        moments.append(Definition(pairs[key].name, trust * value))
+    scalars = _debias_scalars(first, second)
+    if forgets:
+        scalars += [
+            Definition("warm", _warm(second.weights), "no trust before there is a history"),
+            Definition("enough", 1 - (2 / MICROBATCHES) ** 3, "nor with two microbatches"),
+        ]
+    highest = 0 if _opaque(second) else 4
+    return Tracking("direct", tuple(accumulators), tuple(scalars), tuple(moments), highest)
+
+
+def _opaque(state: State | None) -> bool:
+    return state is not None and state.statistic.opaque
+
+
+def _within_step(derivation: Derivation, form: Kernel) -> Tracking:
+    """Several preconditioners: the step's own moments are passed in by name."""
+    if any(s.weights.decay != 0 for s in derivation.rule.states):
+        return Tracking("step")
+    return Tracking("step", highest=2)
+
+
+def _debias_scalars(first: State | None, second: State) -> list[Definition]:
+    scalars = []
+    if first is not None and first.weights.debias:
+        scalars.append(Definition("debias_numerator", first.weights.normalizer(STEP)))
+    if second.weights.debias:
+        scalars.append(Definition("debias_preconditioner", second.weights.normalizer(STEP)))
+    return scalars
+
+
+def closure(derivation: Derivation, form: Kernel, *, skewness: bool) -> Tracking:
+    """Track the noise of the mean gradient and, with `skewness`, its third cumulant."""
+    first, second = _states(derivation)
+    memory = _memory(first, second)
+    m = MICROBATCHES
+    noise = (sp.Integer(1), central(2) / (m - 1), "var(ḡ)/v")
+    third = (
+        sp.Rational(3, 2),
+        central(3) / ((m - 1) * (m - 2)),
+        "third cumulant of ḡ, relative to √v³",
+    )
+    mixed = (sp.Integer(2), STEP_MEAN * third[1], "E ḡ k₃, relative to v²")
+    wanted = {"noise": noise, "third": third, "third_mean": mixed} if skewness else {"noise": noise}
+    accumulators = tuple(
+        Accumulator(name, power, memory.decay, memory.gain, increment, note)
+        for name, (power, increment, note) in wanted.items()
+    )
+    return Tracking(
+        "closure" if skewness else "closed_form",
+        accumulators,
+        (*_debias_scalars(first, second), *_closure_scalars(first, second, memory)),
+        tuple(_closure_moments(first, form, skewness=skewness)),
+        highest=3 if skewness else 2,
+    )
+
+
+def _memory(first: State | None, second: State) -> Weights:
+    """How long noise is remembered: as long as the coupling's sum, at least as the average."""
+    fresh = first is None or first.weights.decay == 0
+    decay = second.weights.decay * (1 if fresh else first.weights.decay)
+    if decay == 1:
+        return Weights(decay)
+    return Weights(decay, 1 - decay)
+
+
+def _closure_scalars(first: State | None, second: State, memory: Weights) -> list[Definition]:
+    raw = Weights(second.weights.decay, second.weights.gain)
+    scalars = [
+        Definition("unit", sp.simplify(product_sum([raw])), "sum of the weights of the raw state v"),
+        Definition(
+            "remembered", sp.simplify(product_sum([memory])), "sum of the accumulators' weights"
+        ),
+        Definition("spread", effective(second.weights), "Σ w² of the preconditioner's average"),
+        Definition("warm", _warm(second.weights), "no trust before there is a history"),
+    ]
+    if first is not None:
+        joint = product_sum([first.weights, second.weights])
+        apart = product_sum([first.weights]) * product_sum([second.weights])
+        scalars.insert(
+            2, Definition("overlap", sp.simplify(joint / apart), "Σ w w' of both averages")
+        )
+    return scalars
+
+
+def _closure_moments(first: State | None, form: Kernel, *, skewness: bool) -> list[Definition]:
+    noise, third, mixed = sp.symbols("noise third third_mean", real=True)
+    unit, kept, spread, overlap, warm = sp.symbols("unit remembered spread overlap warm")
+    share = sp.Symbol("noise_share", real=True)
+    moments = [
+        Definition("noise_share", sp.Min(noise * unit / kept, 1), "q, at most everything is noise")
+    ]
+    relative = share * (4 - 2 * share)
+    skew = sp.Integer(0)
+    signal = sp.Symbol("signal", real=True)
+    if skewness:
+        raw = third * unit ** sp.Rational(3, 2) / kept
+        moments.append(Definition("signal", _signal(first), "mean gradient over its root mean square"))
+        moments.append(
+            Definition(
+                "skew_variance",
+                _bounded(3 * signal * raw + mixed * unit**2 / kept),
+                "4 μ κ₃ + κ₄, relative",
+            )
+        )
+        moments.append(Definition("skewness", _bounded(raw), "κ₃ over the cube of the root"))
+        relative += moments[-2].symbol
+        skew = moments[-1].symbol
+    for moment in form.moments:
+        if moment.moment.func.__name__ == "cov":
+            root = sp.Symbol("root_mean_square", positive=True)
+            value = warm * overlap * (2 * first.symbol * share + skew * root)
+        else:
+            value = warm * spread * (sp.Max(relative, 0) if skewness else relative)
+        moments.append(Definition(moment.name, value))
+    return moments
+
+
+def _signal(first: State | None) -> sp.Expr:
+    # without a numerator the step's own mean stands in for the average gradient
+    top = first.symbol if first is not None else STEP_MEAN
+    return top / sp.Symbol("root_mean_square", positive=True)
+
+
+def _bounded(expression: sp.Expr) -> sp.Expr:
+    return sp.Max(sp.Min(expression, 1), -1)

@@ -126,7 +126,12 @@ def correct(rule: UpdateRule, strategy: str = "delta", *, groups: int = 2) -> Co
 
 
 def _is_square_of_mean(rule: UpdateRule) -> bool:
-    return any(s.statistic == SQUARE_OF_MEAN for s in rule.states)
+    return any(s.statistic.outer == SQUARE_OF_MEAN.outer for s in rule.states)
+
+
+def _is_coupled(rule: UpdateRule) -> bool:
+    """Whether all statistics come out of the same gradients."""
+    return len({s.statistic.observation for s in rule.states}) == 1
 
 
 def _delta(rule: UpdateRule, strategy: str, derivation: Derivation, form: Kernel) -> Correction:
@@ -137,7 +142,7 @@ def _delta(rule: UpdateRule, strategy: str, derivation: Derivation, form: Kernel
             f"{', '.join(s.statistic.name for s in rule.states)}. Use strategy='delta'."
         )
     if _is_square_of_mean(rule):
-        tracking = closure(derivation, form, skewness=strategy != "closed_form")
+        tracking = closure(derivation, form, skewness=strategy != "closed_form" and _is_coupled(rule))
         assumes = ("gradients stationary over the memory of the averages",)
         if strategy == "closed_form":
             assumes += ("gradient noise is normal",)

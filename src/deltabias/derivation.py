@@ -19,7 +19,7 @@ from deltabias.calculus.derivatives import Derivatives
 from deltabias.calculus.expansion import Index, expand
 from deltabias.calculus.weights import STEP, newest, product_sum
 from deltabias.errors import DeltabiasError, NotDifferentiableError
-from deltabias.rule import GRADIENT, MEAN, State, UpdateRule
+from deltabias.rule import MEAN, State, UpdateRule
 from deltabias.smoothness import smooth_branch
 
 MICROBATCHES = sp.Symbol("m", integer=True, positive=True)
@@ -69,7 +69,11 @@ class Step:
 
 @dataclass(frozen=True)
 class Derivation:
-    """The bias of a rule through a power of the small parameter."""
+    """The bias of a rule through a power of the small parameter.
+
+    ``smooth`` is the branch of the update that is expanded, ``floors`` the pairs (branch,
+    maximum or minimum) that it was taken from.
+    """
 
     rule: UpdateRule
     order: int
@@ -77,6 +81,7 @@ class Derivation:
     terms: tuple[Term, ...]
     domain: tuple[sp.Basic, ...]
     steps: tuple[Step, ...]
+    floors: tuple[tuple[sp.Expr, sp.Expr], ...] = ()
 
     @property
     def delta_bias(self) -> sp.Expr:
@@ -173,10 +178,14 @@ def step_cumulant(states: Sequence[State], microbatches: sp.Expr) -> sp.Expr:
         symbols = tuple(dict.fromkeys(s.symbol for s in states))
         index = tuple(sum(s.symbol == symbol for s in states) for symbol in symbols)
         return symbols[0] if len(states) == 1 else moment_symbol(symbols, index)
+    observations = {s.observation for s in statistics}
+    if len(observations) > 1:  # independent by construction
+        return sp.Integer(0)
+    (x,) = observations
     if all(s.outer is None for s in statistics):
-        joint = cumulants.joint_cumulant([s.sample for s in statistics], GRADIENT)
+        joint = cumulants.joint_cumulant([s.sample for s in statistics], x)
         return joint / microbatches ** (len(states) - 1)
-    if {s.sample for s in statistics} == {GRADIENT}:
+    if {s.sample for s in statistics} == {x}:
         outers = [MEAN if s.outer is None else s.outer for s in statistics]
         return cumulants.cumulants_of_mean(
             cumulants.joint_cumulant(outers, MEAN), microbatches
@@ -208,12 +217,13 @@ def derive(rule: UpdateRule, order: int = 1) -> Derivation:
     """
     if order not in range(1, MAX_ORDER + 1):
         raise DeltabiasError(f"{order=} is not supported; use 1 to {MAX_ORDER}.")
-    smooth, domain = smooth_branch(rule)
+    smooth, domain, floors = smooth_branch(rule)
     derivatives = Derivatives(smooth, rule.symbols)
     terms = [
         _term(rule, contribution, coefficient)
         for power in range(1, order + 1)
         for contribution, coefficient in expand(derivatives, rule.symbols, power)
+        if not any(_independent(rule, index) for index in contribution.cumulants)
     ]
     if bad := [t for t in terms if t.coefficient.has(sp.zoo, sp.nan, sp.oo)]:
         raise NotDifferentiableError(
@@ -222,7 +232,13 @@ def derive(rule: UpdateRule, order: int = 1) -> Derivation:
         )
     terms.sort(key=lambda t: (t.order, t.name, str(t.moment)))
     steps = _steps(rule, smooth, derivatives, terms, order)
-    return Derivation(rule, order, smooth, tuple(terms), domain, steps)
+    return Derivation(rule, order, smooth, tuple(terms), domain, steps, floors)
+
+
+def _independent(rule: UpdateRule, index: Index) -> bool:
+    """Whether a joint cumulant vanishes because its states observe different things."""
+    seen = {s.statistic.observation for s, k in zip(rule.states, index, strict=True) if k}
+    return len(seen) > 1 and None not in seen
 
 
 def _term(rule: UpdateRule, contribution, coefficient: sp.Expr) -> Term:

@@ -17,7 +17,7 @@ import sympy as sp
 from deltabias.correction import Correction
 from deltabias.derivation import MICROBATCHES
 from deltabias.errors import StrategyError
-from deltabias.rule import GRADIENT, MEAN, State
+from deltabias.rule import MEAN, State
 from deltabias.safe_form import numerator_of
 
 Array = Any
@@ -28,7 +28,8 @@ Array = Any
 class Microbatches:
     """The observations of one step's microbatches, `[..., n]`, each with a count `[n]`.
 
-    ``values`` maps ``x`` (the gradient), or the name of an opaque state, to its observations.
+    ``values`` maps ``x`` (the gradient), ``y`` (the gradient for drawn labels), or the name of an
+    opaque state, to its observations.
     """
 
     values: Mapping[str, Array]
@@ -60,7 +61,8 @@ def step_statistic(state: State, batch: Microbatches) -> Array:
     statistic = state.statistic
     if statistic.opaque:
         return batch.mean(batch.values[state.name])
-    mean = batch.mean(_polynomial(statistic.sample, GRADIENT, batch.values["x"]))
+    x = statistic.observation
+    mean = batch.mean(_polynomial(statistic.sample, x, batch.values[x.name]))
     return mean if statistic.outer is None else _polynomial(statistic.outer, MEAN, mean)
 
 
@@ -181,7 +183,7 @@ class Evaluator:
         else:
             root = v ** self._half()
             environment["root"] = root
-            x = batch.values["x"]
+            x = batch.values[second.statistic.observation.name]
             mean = batch.mean(x)
             environment["step_mean"] = mean / root
             deviation = x - np.asarray(mean)[..., None]
@@ -239,10 +241,11 @@ class Evaluator:
     def _group_moments(self, batch: Microbatches, environment: dict[str, Array]) -> None:
         """Within the step: the variance of the newest contribution, with its weight squared."""
         second = self._preconditioner()
-        x = batch.values[second.name if second.statistic.opaque else "x"]
+        observation = second.statistic.observation
+        x = batch.values[second.name if observation is None else observation.name]
         if second.statistic.outer is None:
             sample = x if second.statistic.opaque else _polynomial(
-                second.statistic.sample, GRADIENT, x
+                second.statistic.sample, observation, x
             )
             mean = batch.mean(sample)
             variance = batch.mean((sample - np.asarray(mean)[..., None]) ** 2) / (batch.size - 1)

@@ -26,6 +26,9 @@ from deltabias.parser import FUNCTIONS, parse_expression
 GRADIENT = sp.Symbol("x", real=True)
 """One microbatch's own gradient, the variable of `Statistic.sample`."""
 
+LABEL_GRADIENT = sp.Symbol("y", real=True)
+"""A gradient of the same microbatch for labels drawn from the model, independent of `GRADIENT`."""
+
 MEAN = sp.Symbol("mean", real=True)
 """The mean over the microbatches of a step, the variable of `Statistic.outer`."""
 
@@ -85,7 +88,7 @@ class Statistic:
     Parameters
     ----------
     name : str
-    sample : polynomial in `GRADIENT`, or None
+    sample : polynomial in `GRADIENT` or in `LABEL_GRADIENT`, or None
         what one microbatch contributes; None is an opaque random quantity of which only the
         mean's cumulants are known, by name.
     outer : polynomial in `MEAN`, or None
@@ -101,25 +104,31 @@ class Statistic:
 
     def __post_init__(self) -> None:
         _check_name("statistic", self.name)
-        for label, expression, variable in (
-            ("sample", self.sample, GRADIENT),
-            ("outer", self.outer, MEAN),
+        for label, expression, allowed in (
+            ("sample", self.sample, (GRADIENT, LABEL_GRADIENT)),
+            ("outer", self.outer, (MEAN,)),
         ):
             if expression is None:
                 continue
-            if not sp.sympify(expression).is_polynomial(variable) or (
-                expression.free_symbols != {variable}
+            if not any(
+                expression.free_symbols == {v} and expression.is_polynomial(v) for v in allowed
             ):
                 raise RuleError(
                     f"statistic {self.name!r}: {label}={expression} must be a polynomial in "
-                    f"{variable} alone."
+                    f"{' or '.join(map(str, allowed))} alone."
                 )
         if self.outer is not None and self.sample is None:
             raise RuleError(f"statistic {self.name!r} has an outer map of an unknown sample.")
 
     @property
     def opaque(self) -> bool:
+        """Whether only the cumulants' names are known."""
         return self.sample is None
+
+    @property
+    def observation(self) -> sp.Symbol | None:
+        """What one microbatch is observed through."""
+        return None if self.sample is None else next(iter(self.sample.free_symbols))
 
 
 MEAN_GRADIENT = Statistic("gradient", sample=GRADIENT)

@@ -14,12 +14,13 @@ relative to the statistic (cov/v, var/v²), because var(v) underflows where v do
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import sympy as sp
 
 from deltabias.calculus.derivatives import root_degree
 from deltabias.derivation import Derivation
+from deltabias.parser import clip
 
 SHARE = sp.Symbol("share", positive=True)
 
@@ -90,32 +91,45 @@ def kernel(derivation: Derivation) -> Kernel:
     inversion = relative_var_v*share*(2*share + 1)/8
     update = numerator/(denominator*(inversion + 1))
     """
-    return _ratio(derivation) or _subtraction(derivation)
+    form = _ratio(derivation) or _subtraction(derivation)
+    return replace(form, definitions=_with_kinks(derivation, form.definitions))
+
+
+def _with_kinks(
+    derivation: Derivation, definitions: tuple[Definition, ...]
+) -> tuple[Definition, ...]:
+    """Put floors and the outermost clip back: outside the domain the rule itself rules."""
+    floors = dict(derivation.floors)
+    kinked = [replace(d, expression=d.expression.subs(floors)) for d in definitions]
+    if isinstance(derivation.rule.update, clip):
+        _, low, high = derivation.rule.update.args
+        kinked[-1] = replace(kinked[-1], expression=clip(kinked[-1].expression, low, high))
+    return tuple(kinked)
 
 
 def relative_moment(moment: sp.Expr, numerator: sp.Symbol | None) -> RelativeMoment:
     """The relative version of an order-1 moment; see `RelativeMoment`."""
     arguments = moment.args if len(moment.args) == 2 else moment.args * 2
     name = "_".join(["relative", moment.func.__name__, *(a.name for a in moment.args)])
-    divisor = sp.Mul(*(a for a in arguments if a is not numerator))
+    divisor = sp.Mul(*(a for a in arguments if a != numerator))
     return RelativeMoment(name, moment, divisor)
 
 
 def numerator_of(derivation: Derivation) -> sp.Symbol | None:
     """The first statistic that the smooth update is proportional to, if there is one."""
     for symbol in derivation.rule.symbols:
-        proportional = sp.cancel(derivation.smooth / symbol)
-        if symbol in derivation.smooth.free_symbols and not proportional.has(symbol):
+        slope = sp.diff(derivation.smooth, symbol)
+        if slope != 0 and not slope.has(symbol) and derivation.smooth.subs(symbol, 0) == 0:
             return symbol
     return None
 
 
 def _ratio(derivation: Derivation) -> Kernel | None:
     numerator = numerator_of(derivation)
-    others = [s for s in derivation.rule.symbols if s is not numerator]
+    others = [s for s in derivation.rule.symbols if s != numerator]
     if len(others) != 1:
         return None
-    factor = derivation.smooth if numerator is None else sp.cancel(derivation.smooth / numerator)
+    factor = derivation.smooth if numerator is None else sp.diff(derivation.smooth, numerator)
     coefficients, moments = {}, {}
     for term in derivation.by_order(1):
         moment = relative_moment(term.moment, numerator)
@@ -164,8 +178,8 @@ def _as_shares(coefficients: dict[str, sp.Expr], statistic: sp.Symbol):
         return (None, coefficients) if all(c >= 0 for c in coefficients.values()) else None
     if not statistic.is_positive:  # a share of something that changes sign is no share
         return None
-    for share, replace in _candidate_shares(coefficients, statistic):
-        polynomials = {k: sp.simplify(c.subs(replace)) for k, c in coefficients.items()}
+    for share, in_shares in _candidate_shares(coefficients, statistic):
+        polynomials = {k: sp.simplify(c.subs(in_shares)) for k, c in coefficients.items()}
         if any(p.free_symbols - {SHARE} for p in polynomials.values()):
             continue
         if all(_non_negative(p) for p in polynomials.values()):

@@ -11,8 +11,12 @@ from deltabias.parser import clip
 from deltabias.rule import UpdateRule
 
 
-def smooth_branch(rule: UpdateRule) -> tuple[sp.Expr, tuple[sp.Basic, ...]]:
-    """The branch of the update that depends on the statistics, and its domain.
+Conditions = tuple[sp.Basic, ...]
+Floors = tuple[tuple[sp.Expr, sp.Expr], ...]
+
+
+def smooth_branch(rule: UpdateRule) -> tuple[sp.Expr, Conditions, Floors]:
+    """The branch of the update that depends on the statistics, its domain, and its floors.
 
     ``clip(x, low, high)`` is x where low < x < high; a maximum or minimum is its one argument
     that depends on a statistic, where that one wins; ``abs`` and ``sign`` need a non-zero
@@ -25,6 +29,7 @@ def smooth_branch(rule: UpdateRule) -> tuple[sp.Expr, tuple[sp.Basic, ...]]:
     """
     random = set(rule.symbols)
     conditions: list[sp.Basic] = []
+    floors: list[tuple[sp.Expr, sp.Expr]] = []
 
     def branch(node: sp.Basic) -> sp.Basic:
         if node.args:
@@ -34,7 +39,11 @@ def smooth_branch(rule: UpdateRule) -> tuple[sp.Expr, tuple[sp.Basic, ...]]:
             conditions.extend((sp.Lt(low, inner), sp.Lt(inner, high)))
             return inner
         if isinstance(node, sp.Max | sp.Min):
-            return _winner(rule, node, random, conditions)
+            if not node.free_symbols & random:
+                return node
+            chosen = _winner(rule, node, random, conditions)
+            floors.append((chosen, node))
+            return chosen
         if isinstance(node, sp.Abs | sp.sign) and node.free_symbols & random:
             conditions.append(sp.Ne(node.args[0], 0))
         return node
@@ -47,7 +56,8 @@ def smooth_branch(rule: UpdateRule) -> tuple[sp.Expr, tuple[sp.Basic, ...]]:
             f"rule {rule.name!r}, {rule}, does not change with any statistic where it is smooth, "
             "so there is no bias of a smooth map to derive."
         )
-    return smooth, tuple(dict.fromkeys([*conditions, *_positivity(smooth, random)]))
+    domain = dict.fromkeys([*conditions, *_positivity(smooth, random)])
+    return smooth, tuple(domain), tuple(floors)
 
 
 def _winner(rule: UpdateRule, node: sp.Basic, random: set, conditions: list) -> sp.Expr:
@@ -59,7 +69,7 @@ def _winner(rule: UpdateRule, node: sp.Basic, random: set, conditions: list) -> 
         )
     chosen = depending[0]
     compare = sp.Gt if isinstance(node, sp.Max) else sp.Lt
-    conditions.extend(compare(chosen, other) for other in node.args if other is not chosen)
+    conditions.extend(compare(chosen, other) for other in node.args if other != chosen)
     return chosen
 
 

@@ -29,7 +29,7 @@ import sympy as sp
 
 from deltabias.calculus.weights import STEP, Weights, product_sum
 from deltabias.derivation import MICROBATCHES, Derivation
-from deltabias.rule import GRADIENT, MEAN_GRADIENT, State
+from deltabias.rule import State
 from deltabias.safe_form import Definition, Kernel, numerator_of
 
 WARM_POWER = 8
@@ -109,15 +109,17 @@ def step_covariance(first: State, second: State) -> sp.Expr:
         name = "_".join(["step", "var" if first == second else "cov"])
         return sp.Symbol(name, real=True)
     samples = first.statistic.sample, second.statistic.sample
-    product = _mean_of(samples[0] * samples[1])
+    x = first.statistic.observation
+    product = _mean_of(samples[0] * samples[1], x)
     return sp.factor(
-        sp.expand(product - _mean_of(samples[0]) * _mean_of(samples[1])) / (MICROBATCHES - 1)
+        sp.expand(product - _mean_of(samples[0], x) * _mean_of(samples[1], x))
+        / (MICROBATCHES - 1)
     )
 
 
-def _mean_of(polynomial: sp.Expr) -> sp.Expr:
+def _mean_of(polynomial: sp.Expr, x: sp.Symbol) -> sp.Expr:
     """The mean over microbatches of a polynomial of the gradient, in central moments."""
-    shifted = sp.Poly(polynomial.subs(GRADIENT, STEP_MEAN + GRADIENT), GRADIENT)
+    shifted = sp.Poly(polynomial.subs(x, STEP_MEAN + x), x)
     values = {0: sp.Integer(1), 1: sp.Integer(0)}
     return sp.expand(sum(c * values.get(k, central(k)) for (k,), c in shifted.terms()))
 
@@ -214,7 +216,8 @@ def _debias_scalars(first: State | None, second: State) -> list[Definition]:
 def closure(derivation: Derivation, form: Kernel, *, skewness: bool) -> Tracking:
     """Track the noise of the mean gradient and, with `skewness`, its third cumulant."""
     first, second = _states(derivation)
-    memory = _memory(first, second)
+    coupled = first is not None and first.statistic.observation == second.statistic.observation
+    memory = _memory(first if coupled else None, second)
     m = MICROBATCHES
     noise = (sp.Integer(1), central(2) / (m - 1), "var(ḡ)/v")
     third = (
@@ -256,7 +259,7 @@ def _closure_scalars(first: State | None, second: State, memory: Weights) -> lis
         Definition("spread", effective(second.weights), "Σ w² of the preconditioner's average"),
         Definition("warm", _warm(second.weights), "no trust before there is a history"),
     ]
-    if first is not None:
+    if first is not None and first.statistic.observation == second.statistic.observation:
         joint = product_sum([first.weights, second.weights])
         apart = product_sum([first.weights]) * product_sum([second.weights])
         scalars.insert(

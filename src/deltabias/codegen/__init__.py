@@ -1,0 +1,1 @@
+"""From a correction to torch code: one static-single-assignment form, several printers."""

@@ -1,0 +1,308 @@
+"""`MicrobatchStats`: the object a training loop holds."""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from numbers import Real
+
+import torch
+from torch import Tensor
+
+from deltabias.microbatch import ranks
+from deltabias.microbatch.accumulator import Accumulator
+from deltabias.microbatch.capture import own_gradients
+from deltabias.microbatch.layout import Layout, local
+from deltabias.microbatch.moments import Moments, StepMoments
+
+
+class MicrobatchStats:
+    r"""Mean and central moments of the microbatch gradients of one optimizer step.
+
+    .. math:: \bar g = \sum_r w_r g_r / W, \qquad c_k = \sum_r w_r (g_r - \bar g)^k / W,
+              \qquad W = \sum_r w_r
+
+    per element, in one pass: no gradient is kept. Nothing waits for the device, except
+    `all_reduce`. Memory: ``moments`` tensors of the size of each parameter and of the
+    accumulation dtype, for each group.
+
+    Each step is: `add` (or `microbatch`) for every microbatch, `merge` or `all_reduce` where there
+    are several ranks, `consume` by the optimizer. The first `add` after `consume` begins the next.
+
+    A parameter without a gradient in some microbatches of a step (``None``) counts as having had
+    the gradient zero there, because that is what it contributed to the mean; without one in all of
+    them it has no record, as torch gives it no ``.grad``.
+
+    The object copies and pickles together with its parameters. It is not part of an optimizer's
+    state: statistics of a step are of no use after it.
+
+    Parameters
+    ----------
+    params
+        tensors, or parameter groups as torch.optim takes them. Of a DTensor the local shard is
+        followed, and the records are local tensors.
+    moments
+        highest central moment: 2 (variance of the mean), 3 (covariance with the mean of squares)
+        or 4 (variance of the mean of squares)
+    groups
+        for cross-fitting: microbatches are dealt to this many groups, each in turn to the one that
+        has the fewest, and each group's record is kept. The whole is their merge, so `add` costs
+        the same; ``groups=1`` costs nothing.
+    dtype
+        accumulation dtype, fp32 or fp64. Default: fp64 for fp64 parameters, else fp32.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Complex, sparse or integer tensors, a parameter given twice, no parameters, a value of
+        `moments`, `groups` or `dtype` that is not allowed.
+    """
+
+    def __init__(
+        self,
+        params: Iterable,
+        *,
+        moments: int = 4,
+        groups: int = 1,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        if moments not in (2, 3, 4):
+            raise ValueError(f"{moments=} is not supported; allowed are 2, 3 and 4")
+        if not isinstance(groups, int) or groups < 1:
+            raise ValueError(f"{groups=} is not a number of groups; pass an integer >= 1")
+        self._layout = Layout(params, dtype)
+        self._moments = moments
+        self._num_groups = groups
+        self._generation = 0
+        self._capturing = False
+        self.reset()
+
+    @property
+    def params(self) -> tuple[Tensor, ...]:
+        """The tensors followed, in the order that `add` expects."""
+        return self._layout.params
+
+    @property
+    def count(self) -> int:
+        """m, the microbatches of this step so far; kept after `consume` until the next begins."""
+        return sum(group.count for group in self._groups)
+
+    def __len__(self) -> int:
+        return self.count
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether there is something to consume."""
+        return self.count > 0 and not self._consumed
+
+    @property
+    def generation(self) -> int:
+        """How many steps have begun; two records of one step have the same number."""
+        return self._generation
+
+    @property
+    def finite(self) -> Tensor:
+        """0-d bool tensor: no NaN or infinity in this step so far. On the first parameter's device.
+
+        A gradient that is not finite makes the moments of its tensor NaN for this step, and this
+        flag False; the next step starts clean. Reading it waits for the device, so an optimizer
+        should rather use it in ``torch.where``.
+        """
+        return torch.stack([group.finite for group in self._groups]).all()
+
+    def reset(self) -> None:
+        """Forget this step. Records handed out before stay valid."""
+        orders = range(2, self._moments + 1)
+        self._groups = [Accumulator(self._layout, orders) for _ in range(self._num_groups)]
+        self._consumed = False
+        self._reduced = False
+
+    def add(self, grads: Sequence[Tensor | None], weight: float = 1.0) -> None:
+        """One microbatch.
+
+        Parameters
+        ----------
+        grads
+            g_r, the microbatch's own *mean* gradient, one tensor per parameter in their order.
+            Read once and not kept; None where the parameter has no gradient.
+        weight
+            w_r > 0, the number of tokens or samples that the mean is over
+
+        Raises
+        ------
+        TypeError, ValueError
+            Wrong number of gradients, a shape, device or kind of tensor that does not fit, a weight
+            that is not a positive finite number; nothing has been added then.
+        RuntimeError
+            After `all_reduce`: this step already speaks for all ranks.
+        """
+        self._add(grads, _checked_weight(weight))
+
+    @contextmanager
+    def microbatch(self, weight: float = 1.0) -> Iterator[None]:
+        """``with stats.microbatch(weight=n_tokens): loss.backward()`` adds what backward computed.
+
+        ``p.grad`` accumulates over microbatches as without the statement, bit for bit if the block
+        calls backward once. What this microbatch adds to it, c_r, is taken as w_r g_r up to a
+        factor common to the step, whatever the loss was divided by: then ``p.grad`` is proportional
+        to the mean of g_r = c_r / w_r with weights w_r, and `Moments.scaled_to` finds the factor,
+        which may also hold that of a gradient scaler or of clipping by norm.
+
+        An exception inside the block adds nothing, and `p.grad` is put back.
+
+        In a single process ``p.grad`` is set aside during the block, so that inside it is the
+        microbatch's own. With torch.distributed initialized that would be wrong, as
+        DistributedDataParallel reduces ``p.grad`` itself; there the gradients are taken from
+        hooks that run before any reduction: they are this rank's own, so call `all_reduce` on the
+        statistics before the step, and an exception leaves ``p.grad`` as torch left it. Sharded
+        parameters (DTensor, FSDP2), on which these hooks never fire, have it set aside always;
+        their gradients are already reduced, so their statistics need no `all_reduce`.
+
+        Raises
+        ------
+        RuntimeError
+            A block inside a block.
+        """
+        weight = _checked_weight(weight)
+        if self._capturing:
+            raise RuntimeError("microbatch() inside microbatch(): each counts its own backward")
+        self._check_open()
+        self._capturing = True
+        try:
+            with own_gradients(self.params) as grads:
+                yield
+        finally:
+            self._capturing = False
+        self._add(grads, weight, divisor=weight)
+
+    def merge(self, other: "MicrobatchStats") -> None:
+        """Add all microbatches of `other`, which is not changed.
+
+        The result is that of adding them here, within rounding, group by group. `other` may follow
+        other tensors, of the same shapes.
+
+        Raises
+        ------
+        ValueError
+            Different shapes, dtypes, devices, ``moments`` or ``groups``; merged with itself.
+        RuntimeError
+            `other` was consumed already, or either speaks for all ranks after `all_reduce`.
+        """
+        if other is self:
+            raise ValueError("merge of statistics with themselves would count everything twice")
+        if other._signature() != self._signature():
+            raise ValueError(
+                "merge needs the same shapes, dtypes, devices, moments and groups; got "
+                f"moments={other._moments}, groups={other._num_groups}, {len(other.params)} "
+                f"parameters for moments={self._moments}, groups={self._num_groups}, "
+                f"{len(self.params)} parameters"
+            )
+        if other._consumed:
+            raise RuntimeError("the other statistics were consumed already; merge before consume")
+        other._check_open()
+        self._check_open()
+        if not other.count:
+            return
+        self._begin()
+        for mine, theirs in zip(self._groups, other._groups, strict=True):
+            mine.merge(theirs)
+
+    def all_reduce(self, process_group: "torch.distributed.ProcessGroup | None" = None) -> None:
+        """Merge the statistics of all ranks; afterwards all hold the same.
+
+        Every rank must call it once per step, also one that had no microbatch. Ranks are taken
+        about their common mean before anything is summed, so nothing cancels. It waits for the
+        device once, to learn the counts.
+
+        Raises
+        ------
+        RuntimeError
+            torch.distributed is not initialized, or the step is reduced already.
+        """
+        ranks.check_initialized()
+        self._check_open()
+        self._begin()
+        for group in self._groups:
+            ranks.all_reduce(group, process_group)
+        self._reduced = self.count > 0
+
+    def result(self) -> StepMoments:
+        """The records of this step so far. They do not change when more is added.
+
+        Raises
+        ------
+        RuntimeError
+            No microbatch was added, or the step was consumed.
+        """
+        if not self.is_fresh:
+            state = "was consumed already" if self._consumed else "has no microbatch yet"
+            raise RuntimeError(
+                f"the step {state}; call add() or use microbatch() first, and look at is_fresh"
+            )
+        total = self._total()
+        return StepMoments(
+            layout=self._layout,
+            moments=tuple(self._records(total, i) for i in range(len(self.params))),
+            count=total.count,
+            weight=total.weight,
+            finite=total.finite,
+            generation=self._generation,
+        )
+
+    def consume(self) -> StepMoments:
+        """`result`, after which the statistics are stale: the next `add` begins a new step."""
+        step = self.result()
+        self._consumed = True
+        return step
+
+    def _add(self, grads: Sequence[Tensor | None], weight: float, divisor: float = 1.0) -> None:
+        grads = self._layout.check_gradients(grads)
+        self._check_open()
+        self._begin()
+        group = min(self._groups, key=lambda group: group.count)  # the first of the smallest
+        group.add(grads, weight, divisor)
+
+    def _begin(self) -> None:
+        """Called before data come in: a step that was consumed makes room for the next."""
+        if self._consumed:
+            self.reset()
+        if not self.count:
+            self._generation += 1
+
+    def _check_open(self) -> None:
+        if self._reduced and not self._consumed:
+            raise RuntimeError(
+                "all_reduce() made this step speak for all ranks, what is added now would be "
+                "counted on one rank only, or twice; consume() or reset() first"
+            )
+
+    def _total(self) -> Accumulator:
+        """All groups together; the only one itself, whose tensors are then shared, not copied."""
+        if self._num_groups == 1:
+            return self._groups[0]
+        total = Accumulator(self._layout, range(2, self._moments + 1))
+        for group in self._groups:
+            total.merge(group)
+        return total
+
+    def _records(self, total: Accumulator, i: int) -> Moments | None:
+        if total.mean[i] is None:
+            return None
+        split = self._groups if self._num_groups > 1 else []
+        return total.moments(i, groups=tuple(group.moments(i) for group in split))
+
+    def _signature(self) -> tuple:
+        """What two statistics must share to be merged."""
+        shapes = tuple((local(p).shape, local(p).device) for p in self.params)
+        return shapes, self._layout.dtypes, self._moments, self._num_groups
+
+
+def _checked_weight(weight: float) -> float:
+    if isinstance(weight, Tensor):
+        raise TypeError("weight is a tensor, and reading it may wait for the device; pass a number")
+    if isinstance(weight, bool) or not isinstance(weight, Real):
+        raise TypeError(f"weight is a {type(weight).__name__}; pass a number of tokens or samples")
+    if not (math.isfinite(weight) and weight > 0):
+        raise ValueError(
+            f"{weight=} is not positive and finite; skip a microbatch that has no tokens"
+        )
+    return float(weight)

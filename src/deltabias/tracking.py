@@ -138,9 +138,13 @@ def effective(weights: Weights, step: sp.Expr = STEP) -> sp.Expr:
 
 
 def _warm(weights: Weights) -> sp.Expr:
-    """0 at the first step, 1 in the steady state, by the effective number of steps."""
-    final = sp.Integer(0) if weights.decay == 1 else effective(weights, sp.oo)
-    return ((1 - effective(weights)) / (1 - final)) ** WARM_POWER
+    """0 at the first step, 1 in the steady state: ((1 - spread_t)/(1 - spread_oo))**8.
+
+    With spread = (1-β)(1+βᵗ)/((1+β)(1-βᵗ)) the ratio is (1 - βᵗ⁻¹)/(1 - βᵗ).
+    """
+    if weights.decay == 1:
+        return (1 - 1 / STEP) ** WARM_POWER
+    return ((1 - weights.decay ** (STEP - 1)) / (1 - weights.decay**STEP)) ** WARM_POWER
 
 
 def direct(derivation: Derivation, form: Kernel) -> Tracking:

@@ -6,7 +6,7 @@ from deltabias.codegen.ssa import Assign, Mutate, Number, Operand, Program
 from deltabias.errors import GenerateError
 
 _INFIX = {"add": ("+", 1), "sub": ("-", 1), "mul": ("*", 2), "div": ("/", 2)}
-_METHODS = {"sqrt": "sqrt", "reciprocal": "reciprocal", "exp": "exp", "log": "log",
+_METHODS = {"sqrt": "sqrt", "reciprocal": "reciprocal", "exp": "exp", "log": "log", "log1p": "log1p",
             "tanh": "tanh", "abs": "abs", "sign": "sign", "atan": "atan", "erf": "erf",
             "clone": "clone", "clamp_min": "clamp_min", "clamp_max": "clamp_max",
             "maximum": "maximum", "minimum": "minimum"}
@@ -122,6 +122,8 @@ class _Eager:
     def expression(self, s: Assign) -> str:
         if s.operation == "copy":
             return self.inline(s.operands[0])
+        if s.operation == "add" and (negated := self._negated(s.operands[0])):
+            return f"{self.inline(s.operands[1], 1)} - {self.inline(negated, 2)}"
         if s.operation in _INFIX:
             sign, level = _INFIX[s.operation]
             # the right side binds tighter: a - (b - c), a / (b * c); products keep their order
@@ -140,6 +142,13 @@ class _Eager:
             return scalar_call(s, self.inline)
         arguments = ", ".join(self.inline(o) for o in s.operands[1:])
         return f"{self.inline(s.operands[0], 9)}.{_METHODS[s.operation]}({arguments})"
+
+    def _negated(self, operand: Operand) -> Operand | None:
+        """What `operand` is the negative of, so that (-a) + b is printed b - a: the same value."""
+        if isinstance(operand, str) and self._inlined(operand):
+            inner = self.definitions[operand]
+            return inner.operands[0] if inner.operation == "neg" else None
+        return None
 
     def _mutation(self, s: Mutate) -> str:
         arguments = [self.inline(o) for o in s.operands]

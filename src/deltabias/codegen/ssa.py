@@ -18,7 +18,7 @@ UNARY = {sp.exp: "exp", sp.log: "log", sp.tanh: "tanh", sp.Abs: "abs", sp.sign: 
          sp.atan: "atan", sp.erf: "erf"}
 TENSOR_OPERATIONS = frozenset(
     {"add", "sub", "mul", "div", "neg", "sqrt", "reciprocal", "clamp_min", "clamp_max",
-     "maximum", "minimum", "root", "clone", "to_dtype_of", "copy", "pow", *UNARY.values()}
+     "maximum", "minimum", "root", "clone", "to_dtype_of", "copy", "pow", "log1p", *UNARY.values()}
 )
 
 
@@ -31,7 +31,7 @@ class Number:
     def __str__(self) -> str:
         p, q = self.value.p, self.value.q
         if q == 1:
-            return str(p)
+            return str(p) if abs(p) < 10**6 else repr(float(p))
         dyadic = q & (q - 1) == 0
         return repr(p / q) if dyadic else f"{p} / {q}"
 
@@ -161,6 +161,9 @@ class Lowering:
         if isinstance(node, clip):
             inner, low, high = map(self.lower, node.args)
             return self.emit("clamp_max", self.emit("clamp_min", inner, low), high)
+        if isinstance(node, sp.log) and node.args[0].is_Add and 1 in node.args[0].args:
+            # log(1 + x) loses x below one unit in the last place of 1
+            return self.emit("log1p", self.lower(node.args[0] - 1))
         if type(node) in UNARY:
             return self.emit(UNARY[type(node)], self.lower(node.args[0]))
         raise GenerateError(
@@ -225,8 +228,10 @@ class Lowering:
 
     def _power(self, base: sp.Expr, exponent: sp.Expr) -> Operand:
         value = self.lower(base)
-        if self._is_scalar(value) and self._is_scalar(self._exponent(exponent)):
-            return self.emit("pow", value, self._exponent(exponent))
+        if exponent == 1:
+            return value
+        if self._is_scalar(value) and self._is_scalar(power := self.lower(exponent)):
+            return self.emit("pow", value, power)
         if not exponent.is_Rational:
             raise GenerateError(f"({base})**({exponent}) is not a rational power.")
         if exponent.is_negative:
@@ -239,9 +244,6 @@ class Lowering:
             root = self._root(value, exponent.q)
             parts.append(self._integer_power(root, broken))
         return self._chain("mul", parts)
-
-    def _exponent(self, exponent: sp.Expr) -> Operand:
-        return self.lower(exponent)
 
     def _integer_power(self, value: Operand, n: int) -> Operand:
         if n == 1:

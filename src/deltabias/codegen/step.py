@@ -14,7 +14,7 @@ from deltabias.rule import LABEL_GRADIENT, Ema, State
 from deltabias.safe_form import Definition, numerator_of
 from deltabias.tracking import RATIO, STEP_MEAN, central
 
-TINY = "1.1754943508222875e-38"
+TINY = sp.Rational(1, 2**126)
 """The smallest normal fp32 number: below it a second moment counts as this large."""
 
 LIMIT = 10**18
@@ -48,7 +48,7 @@ class _StepBuilder:
         self.code = Lowering(self.program)
 
     def _name(self) -> str:
-        prefix = "" if self.observe and self.apply else "observe_" if self.observe else "apply_"
+        prefix = "step_" if self.observe and self.apply else "observe_" if self.observe else "apply_"
         return f"{prefix}{self.correction.strategy}".replace("+", "_")
 
     def _states(self) -> list[State]:
@@ -126,14 +126,22 @@ class _StepBuilder:
         """Corrections are computed in the accumulators' precision (fp32 for bf16 states)."""
         kept = next(a.name for a in self.tracking.accumulators if a.kept)
         v = self._assign("v", "to_dtype_of", self.second.name, kept)
-        self.code._rename(self.code.emit("clamp_min", v, TINY), "safe_v", "")
-        self._assign("root", "sqrt", "safe_v")
+        self.code._rename(self.code.emit("clamp_min", v, Number(TINY)), "safe_v", "")
+        if self.observe or self._root_is_read():
+            self._assign("root", "sqrt", "safe_v")
         if self.observe:
             self._assign("gradient_now", "to_dtype_of", "grad", kept)
         if self.apply and isinstance(self.first, Ema):
             self._assign("average", "to_dtype_of", self.first.name, kept)
         elif self.apply:
             self.code._rename("gradient_now", "average", "")
+
+    def _root_is_read(self) -> bool:
+        definitions = (*self.kernel.definitions, *self.tracking.moments)
+        read = set().union(*(d.expression.free_symbols for d in definitions))
+        names = {s.name for s in read}
+        roots = any(d.expression.has(sp.sqrt(self.second.symbol)) for d in definitions)
+        return roots or "root_mean_square" in names
 
     def _track(self) -> None:
         self._assign(RATIO.name, "div", "old", "safe_v")
@@ -237,8 +245,12 @@ class _StepBuilder:
             scale = sp.sqrt(sp.Symbol("debias_preconditioner", positive=True))
             self._define(Definition(root.name, inner / scale))
             there = {sp.sqrt(second.symbol): root}
+        elif self.corrected and any(
+            d.expression.has(sp.sqrt(second.symbol)) for d in by_name.values()
+        ):
+            there = {sp.sqrt(second.symbol): sp.Symbol("root")}
         elif self.corrected:
-            there = {sp.sqrt(second.symbol): sp.Symbol("root"), second.symbol: sp.Symbol("v")}
+            there = {second.symbol: sp.Symbol("v")}
         for name, definition in by_name.items():
             if name == "update":
                 continue

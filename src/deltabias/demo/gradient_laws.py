@@ -30,11 +30,18 @@ class GradientLaws:
         return (self.gradients**order).mean(axis=1)
 
     def cumulants(self) -> dict[int, np.ndarray]:
-        """κ₁ … κ₄ of each coordinate's law, from central moments: nothing large cancels."""
+        """κ₁ … κ₆ of each coordinate's law, from central moments: nothing large cancels."""
         mean = self.gradients.mean(axis=1)
         deviation = self.gradients - mean[:, None]
-        second, third, fourth = ((deviation**k).mean(axis=1) for k in (2, 3, 4))
-        return {1: mean, 2: second, 3: third, 4: fourth - 3 * second**2}
+        c2, c3, c4, c5, c6 = ((deviation**k).mean(axis=1) for k in range(2, 7))
+        return {
+            1: mean,
+            2: c2,
+            3: c3,
+            4: c4 - 3 * c2**2,
+            5: c5 - 10 * c3 * c2,
+            6: c6 - 15 * c4 * c2 - 10 * c3**2 + 30 * c2**3,
+        }
 
 
 def layer_of(parameter: str) -> str:

@@ -1,0 +1,116 @@
+"""Writes generated files, and checks them: the function that writes is the one that compares."""
+
+import os
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from difflib import unified_diff
+from pathlib import Path
+
+from deltabias.codegen.emit import MARK, emit
+from deltabias.errors import GenerateError
+from deltabias.rule import UpdateRule
+
+GENERATED = Path("src/deltabias/generated")
+TESTS = Path("tests/generated")
+DOCS = Path("docs/rules")
+CERTIFICATES = Path("proofs/certificates")
+FOLDERS = (GENERATED, TESTS, DOCS, CERTIFICATES)
+
+
+@dataclass(frozen=True)
+class Drift:
+    """A generated file that is not what its rule says: missing, changed, or without a rule."""
+
+    path: Path
+    kind: str
+    diff: str = ""
+
+
+def catalogue_files(rules: Iterable[UpdateRule]) -> dict[Path, str]:
+    """Every file of the catalogue, relative to the project's root."""
+    files: dict[Path, str] = {}
+    for rule in rules:
+        emitted = emit(rule)
+        files[GENERATED / f"{rule.name}.py"] = emitted.module
+        files[TESTS / f"test_{rule.name}.py"] = emitted.test
+        files[DOCS / f"{rule.name}.md"] = emitted.docs
+        files[CERTIFICATES / f"{rule.name}.json"] = emitted.certificate
+    return files
+
+
+def compare(root: Path, files: Mapping[Path, str]) -> list[Drift]:
+    """What on disk differs from what the rules say, orphans included."""
+    drifts = []
+    for path, text in files.items():
+        target = root / path
+        if not target.exists():
+            drifts.append(Drift(path, "missing"))
+        elif (found := target.read_text()) != text:
+            lines = unified_diff(found.splitlines(), text.splitlines(), str(path), "rule", n=1)
+            drifts.append(Drift(path, "changed", "\n".join(lines)))
+    for folder in FOLDERS:
+        for target in sorted((root / folder).glob("*")):
+            path = target.relative_to(root)
+            if target.is_file() and path not in files and MARK in target.read_text():
+                drifts.append(Drift(path, "orphan"))
+    return drifts
+
+
+def write(root: Path, files: Mapping[Path, str]) -> list[Path]:
+    """Write files whole or not at all; orphans are removed. Returns what changed."""
+    changed = [d for d in compare(root, files)]
+    staged: list[tuple[str, Path]] = []
+    try:
+        for drift in changed:
+            if drift.kind != "orphan":
+                staged.append((_stage(root / drift.path, files[drift.path]), root / drift.path))
+        for temporary, target in staged:
+            os.replace(temporary, target)
+    finally:
+        for temporary, _ in staged:
+            Path(temporary).unlink(missing_ok=True)
+    for drift in changed:
+        if drift.kind == "orphan":
+            (root / drift.path).unlink()
+    return [d.path for d in changed]
+
+
+def _stage(target: Path, text: str) -> str:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    with os.fdopen(handle, "w") as stream:
+        stream.write(text)
+    os.chmod(temporary, 0o644)
+    return temporary
+
+
+def write_rule(rule: UpdateRule, directory: Path) -> list[Path]:
+    """Module, test, documentation fragment and certificate placeholder of one rule.
+
+    Raises
+    ------
+    GenerateError
+        if a file of that name is there and was not generated; nothing is written then.
+    """
+    directory = Path(directory)
+    loader = (
+        "from importlib.util import module_from_spec, spec_from_file_location\n"
+        "from pathlib import Path\n\n"
+        f'_spec = spec_from_file_location("{rule.name}", Path(__file__).with_name("{rule.name}.py"))\n'
+        "module = module_from_spec(_spec)\n_spec.loader.exec_module(module)\n"
+    )
+    emitted = emit(rule, import_line=loader)
+    files = {
+        directory / f"{rule.name}.py": emitted.module,
+        directory / f"test_{rule.name}.py": emitted.test,
+        directory / f"{rule.name}.md": emitted.docs,
+        directory / f"{rule.name}.certificate.json": emitted.certificate,
+    }
+    for path in files:
+        if path.exists() and MARK not in path.read_text():
+            raise GenerateError(f"{path} exists and was not generated; move it or use another name.")
+    staged = [(_stage(path, text), path) for path, text in files.items()]
+    for temporary, path in staged:
+        os.replace(temporary, path)
+    return list(files)

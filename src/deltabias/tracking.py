@@ -226,7 +226,7 @@ def closure(derivation: Derivation, form: Kernel, *, skewness: bool) -> Tracking
     noise = (sp.Integer(1), central(2) / (m - 1), "var(ḡ)/v")
     third = (
         sp.Rational(3, 2),
-        central(3) / ((m - 1) * (m - 2)),
+        central(3) / ((m - 1) * sp.Max(m - 2, 1)),  # two microbatches have c3 = 0
         "third cumulant of ḡ, relative to √v³",
     )
     mixed = (sp.Integer(2), STEP_MEAN * third[1], "E ḡ k₃, relative to v²")

@@ -88,6 +88,7 @@ def _module(programs: RulePrograms) -> str:
             *map(_pure, programs.updates),
             *(eager.render(p) + "\n\n" + foreach.render(p) for p in programs.steps),
             *map(_scalars, programs.scalars),
+            *(eager.render(p, "tuple[Tensor, Tensor]") for p in programs.meters),
         ]
     )
     helper = ROOT_HELPER if "_root(" in source else ""

@@ -4,13 +4,13 @@ from dataclasses import dataclass
 
 from deltabias.calculus.weights import STEP
 from deltabias.codegen.ssa import Program, lower, symbols_of
-from deltabias.codegen.step import step_program
+from deltabias.codegen.step import meter_program, step_program
 from deltabias.correction import Correction, correct
 from deltabias.derivation import MICROBATCHES
 from deltabias.rule import Ema, UpdateRule
 from deltabias.safe_form import Definition, Kernel
 
-STEP_STRATEGIES = ("plug_in", "delta", "closed_form")
+STEP_STRATEGIES = ("plug_in", "delta", "inversion", "closed_form")
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ class RulePrograms:
     updates: tuple[Program, ...]
     steps: tuple[Program, ...]
     scalars: tuple[Program, ...]
+    meters: tuple[Program, ...]
 
 
 def rule_programs(rule: UpdateRule) -> RulePrograms:
@@ -30,11 +31,14 @@ def rule_programs(rule: UpdateRule) -> RulePrograms:
     updates = (update_program(rule, form, corrected=False), update_program(rule, form))
     steps: list[Program] = []
     scalars: list[Program] = []
+    meters: list[Program] = []
     if has_step(rule):
         for correction in _step_corrections(rule):
             steps += _step_programs(correction)
             scalars.append(_scalar_program(correction))
-    return RulePrograms(rule, form, updates, tuple(steps), tuple(scalars))
+            if correction.strategy == "delta":
+                meters.append(meter_program(correction))
+    return RulePrograms(rule, form, updates, tuple(steps), tuple(scalars), tuple(meters))
 
 
 def has_step(rule: UpdateRule) -> bool:
@@ -46,7 +50,7 @@ def has_step(rule: UpdateRule) -> bool:
 
 def _step_corrections(rule: UpdateRule) -> list[Correction]:
     squares = any(s.statistic.outer is not None for s in rule.states)
-    wanted = STEP_STRATEGIES if squares else STEP_STRATEGIES[:2]
+    wanted = STEP_STRATEGIES if squares else STEP_STRATEGIES[:3]
     return [correct(rule, strategy) for strategy in wanted]
 
 

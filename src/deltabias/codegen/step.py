@@ -33,6 +33,15 @@ def step_program(correction: Correction, *, observe: bool = True, apply: bool = 
     return _StepBuilder(correction, observe, apply).build()
 
 
+def meter_program(correction: Correction) -> Program:
+    """What the correction does to the update, from the state alone: (inversion, coupling).
+
+    ``inversion`` is what the update is divided by, less one. ``coupling`` is what is added to
+    the average gradient, in units of its root mean square.
+    """
+    return _MeterBuilder(correction, observe=False, apply=True).build()
+
+
 class _StepBuilder:
     def __init__(self, correction: Correction, observe: bool, apply: bool):
         self.correction = correction
@@ -187,6 +196,8 @@ class _StepBuilder:
         definitions = self.kernel.definitions
         if self.corrected:
             self._moments()
+            if not self._couples():
+                definitions = tuple(d for d in definitions if d.name != "numerator")
         else:
             definitions = tuple(d for d in definitions if d.name in ("denominator", "update"))
         by_name = {d.name: d for d in definitions}
@@ -196,7 +207,9 @@ class _StepBuilder:
         if isinstance(update, clip):
             self._clipped(update, lr)
             return
-        top = "numerator" if self.corrected and "numerator" in by_name else self._first_name()
+        top = self._first_name()
+        if self.corrected:
+            top = "numerator" if "numerator" in by_name else "average"
         bottom = "denominator"
         if self.corrected:
             bottom = self.code.emit(
@@ -206,6 +219,9 @@ class _StepBuilder:
         if self.first is not None and self.first.weights.debias:
             value = self.code.emit("div", lr, self._scalar("debias_numerator"))
         self.code.mutate("param", "addcdiv", top, bottom, value=self.code.emit("neg", value))
+
+    def _couples(self) -> bool:
+        return "coupling" in self.correction.terms
 
     def _first_name(self) -> str:
         if self.first is None:
@@ -221,11 +237,21 @@ class _StepBuilder:
         if self.first is not None and self.first.weights.debias and self._uses_first():
             self._define(Definition("average_debiased", hat / sp.Symbol("debias_numerator")))
             hat = sp.Symbol("average_debiased")
+        skipped = {
+            m.name
+            for m in self.kernel.moments
+            if m.moment.func.__name__ == "cov" and not self._couples()
+        }
         for moment in self.tracking.moments:
-            expression = moment.expression
+            if moment.name in skipped:
+                continue
+            expression = self._as_seen(moment.expression)
             if self.first is not None:
                 expression = expression.subs(self.first.symbol, hat)
             self._define(Definition(moment.name, expression, moment.note))
+
+    def _as_seen(self, expression: sp.Expr) -> sp.Expr:
+        return expression
 
     def _uses(self, name: str) -> bool:
         return any(
@@ -280,3 +306,34 @@ class _StepBuilder:
         order += [d.name for d in self.tracking.scalars] + ["m", "debias_numerator",
                                                            "debias_preconditioner", "lr"]
         self.program.scalars = tuple(sorted(set(self.program.scalars), key=order.index))
+
+
+class _MeterBuilder(_StepBuilder):
+    """The corrected kernel without any update in place."""
+
+    def _name(self) -> str:
+        return f"meter_{self.correction.strategy}"
+
+    def _states(self) -> list[State]:
+        return []
+
+    def _tensors(self) -> tuple[str, ...]:
+        states = [s.name for s in self.rule.states if isinstance(s, Ema)]
+        fresh = [] if isinstance(self.first, Ema) else ["gradient_now"]
+        return (*fresh, *states, *(a.name for a in self.tracking.accumulators if a.kept))
+
+    def _as_seen(self, expression: sp.Expr) -> sp.Expr:
+        # how much of v the newest step is, and the newest covariance, went with the step
+        gone = {RATIO: 1}
+        gone |= {a.symbol: 0 for a in self.tracking.accumulators if not a.kept}
+        return expression.subs(gone)
+
+    def _move_parameter(self) -> None:
+        self._moments()
+        by_name = {d.name: d for d in self.kernel.definitions}
+        self._define_kernel(by_name)
+        coupling = sp.Integer(0)
+        if "numerator" in by_name:
+            coupling = (sp.Symbol("numerator") - sp.Symbol("average")) / sp.Symbol("root")
+        self._define(Definition("coupling", coupling))
+        self.program.results = ("inversion", "coupling")

@@ -343,6 +343,198 @@ def step_delta_foreach(
     torch._foreach_addcdiv_(param, numerator, x85, value=x87)
 
 
+def step_inversion(
+    param: Tensor,
+    grad: Tensor,
+    exp_avg: Tensor,
+    exp_avg_sq: Tensor,
+    covariance: Tensor,
+    variance: Tensor,
+    c2: Tensor,
+    c3: Tensor,
+    c4: Tensor,
+    unit_of_c: Tensor,
+    *,
+    eps: float,
+    beta1: float,
+    beta2: float,
+    debias_numerator: float,
+    debias_preconditioner: float,
+    warm: float,
+    enough: float,
+    m: float,
+    lr: float,
+) -> None:
+    old = exp_avg_sq.clone()
+    x1 = 1 - beta1
+    exp_avg.lerp_(grad, x1)
+    x3 = 1 - beta2
+    exp_avg_sq.mul_(beta2)
+    exp_avg_sq.addcmul_(grad, grad, value=x3)
+    exp_avg_sq.add_(c2 * unit_of_c * unit_of_c, alpha=x3)
+    v = exp_avg_sq.to(covariance.dtype)
+    safe_v = v.clamp_min(1.1754943508222875e-38)
+    root = safe_v.sqrt()
+    gradient_now = grad.to(covariance.dtype)
+    average = exp_avg.to(covariance.dtype)
+    ratio = old / safe_v
+    step_mean = gradient_now / root
+    relative_unit = unit_of_c / root
+    relative_c2 = c2 * relative_unit * relative_unit
+    relative_c3 = c3 * relative_unit * relative_unit * relative_unit
+    relative_c4 = c4 * relative_unit * relative_unit * relative_unit * relative_unit
+    x26 = m - 1
+    x33 = (
+        (root * (relative_c2 * step_mean * 2 + relative_c3) / x26).clamp_min(-1e18).clamp_max(1e18)
+    )
+    x34 = x1 * x3
+    covariance.mul_(ratio * beta1 * beta2)
+    covariance.add_(x33, alpha=x34)
+    x51 = (
+        (
+            -(
+                (
+                    relative_c2 * relative_c2
+                    - relative_c2 * (step_mean * step_mean) * 4
+                    - relative_c3 * step_mean * 4
+                    - relative_c4
+                )
+                / x26
+            )
+        )
+        .clamp_min(-1e18)
+        .clamp_max(1e18)
+    )
+    x52 = x3**2
+    variance.mul_(ratio * ratio * beta2**2)
+    variance.add_(x51, alpha=x52)
+    x61 = 2.5 - ratio * beta2 * 2.5
+    x62 = x61 * x61
+    x63 = x62 * x62
+    # withdrawn at the start and where one step dominates
+    trust = enough * warm / (x63 * x63 + 1)
+    relative_var_exp_avg_sq = trust * variance
+    root_debiased = root / debias_preconditioner**0.5
+    # what the plug-in update divides by
+    denominator = root_debiased + eps
+    # 1 where eps is negligible, 0 where it rules
+    share = root_debiased / denominator
+    # inversion divides: positive, subtraction-free
+    inversion = relative_var_exp_avg_sq * share * (share * 2 + 1) * 0.125
+    param.addcdiv_(average, denominator * (inversion + 1), value=-(lr / debias_numerator))
+
+
+def step_inversion_foreach(
+    param: list[Tensor],
+    grad: list[Tensor],
+    exp_avg: list[Tensor],
+    exp_avg_sq: list[Tensor],
+    covariance: list[Tensor],
+    variance: list[Tensor],
+    c2: list[Tensor],
+    c3: list[Tensor],
+    c4: list[Tensor],
+    unit_of_c: list[Tensor],
+    *,
+    eps: float,
+    beta1: float,
+    beta2: float,
+    debias_numerator: float,
+    debias_preconditioner: float,
+    warm: float,
+    enough: float,
+    m: float,
+    lr: float,
+) -> None:
+    old = [x.clone() for x in exp_avg_sq]
+    x1 = 1 - beta1
+    torch._foreach_lerp_(exp_avg, grad, x1)
+    x3 = 1 - beta2
+    torch._foreach_mul_(exp_avg_sq, beta2)
+    torch._foreach_addcmul_(exp_avg_sq, grad, grad, value=x3)
+    x6 = torch._foreach_mul(c2, unit_of_c)
+    x7 = torch._foreach_mul(x6, unit_of_c)
+    torch._foreach_add_(exp_avg_sq, x7, alpha=x3)
+    v = [x.to(y.dtype) for x, y in zip(exp_avg_sq, covariance, strict=True)]
+    safe_v = torch._foreach_clamp_min(v, 1.1754943508222875e-38)
+    root = torch._foreach_sqrt(safe_v)
+    gradient_now = [x.to(y.dtype) for x, y in zip(grad, covariance, strict=True)]
+    average = [x.to(y.dtype) for x, y in zip(exp_avg, covariance, strict=True)]
+    ratio = torch._foreach_div(old, safe_v)
+    step_mean = torch._foreach_div(gradient_now, root)
+    relative_unit = torch._foreach_div(unit_of_c, root)
+    x17 = torch._foreach_mul(c2, relative_unit)
+    relative_c2 = torch._foreach_mul(x17, relative_unit)
+    x19 = torch._foreach_mul(c3, relative_unit)
+    x20 = torch._foreach_mul(x19, relative_unit)
+    relative_c3 = torch._foreach_mul(x20, relative_unit)
+    x22 = torch._foreach_mul(c4, relative_unit)
+    x23 = torch._foreach_mul(x22, relative_unit)
+    x24 = torch._foreach_mul(x23, relative_unit)
+    relative_c4 = torch._foreach_mul(x24, relative_unit)
+    x26 = m - 1
+    x27 = torch._foreach_mul(relative_c2, step_mean)
+    x28 = torch._foreach_mul(x27, 2)
+    x29 = torch._foreach_add(x28, relative_c3)
+    x30 = torch._foreach_mul(root, x29)
+    x31 = torch._foreach_div(x30, x26)
+    x32 = torch._foreach_clamp_min(x31, -1e18)
+    x33 = torch._foreach_clamp_max(x32, 1e18)
+    x34 = x1 * x3
+    x35 = torch._foreach_mul(ratio, beta1)
+    x36 = torch._foreach_mul(x35, beta2)
+    torch._foreach_mul_(covariance, x36)
+    torch._foreach_add_(covariance, x33, alpha=x34)
+    x39 = torch._foreach_mul(relative_c2, relative_c2)
+    x40 = torch._foreach_mul(step_mean, step_mean)
+    x41 = torch._foreach_mul(relative_c2, x40)
+    x42 = torch._foreach_mul(x41, 4)
+    x43 = torch._foreach_mul(relative_c3, step_mean)
+    x44 = torch._foreach_mul(x43, 4)
+    x45 = torch._foreach_sub(x39, x42)
+    x46 = torch._foreach_sub(x45, x44)
+    x47 = torch._foreach_sub(x46, relative_c4)
+    x48 = torch._foreach_div(x47, x26)
+    x49 = torch._foreach_neg(x48)
+    x50 = torch._foreach_clamp_min(x49, -1e18)
+    x51 = torch._foreach_clamp_max(x50, 1e18)
+    x52 = x3**2
+    x53 = beta2**2
+    x54 = torch._foreach_mul(ratio, ratio)
+    x55 = torch._foreach_mul(x54, x53)
+    torch._foreach_mul_(variance, x55)
+    torch._foreach_add_(variance, x51, alpha=x52)
+    x58 = torch._foreach_mul(ratio, beta2)
+    x59 = torch._foreach_mul(x58, 2.5)
+    x60 = torch._foreach_neg(x59)
+    x61 = torch._foreach_add(x60, 2.5)
+    x62 = torch._foreach_mul(x61, x61)
+    x63 = torch._foreach_mul(x62, x62)
+    x64 = torch._foreach_mul(x63, x63)
+    x65 = torch._foreach_add(x64, 1)
+    x66 = enough * warm
+    # withdrawn at the start and where one step dominates
+    trust = torch._foreach_div(x66, x65)
+    relative_var_exp_avg_sq = torch._foreach_mul(trust, variance)
+    x69 = debias_preconditioner ** (0.5)
+    root_debiased = torch._foreach_div(root, x69)
+    # what the plug-in update divides by
+    denominator = torch._foreach_add(root_debiased, eps)
+    # 1 where eps is negligible, 0 where it rules
+    share = torch._foreach_div(root_debiased, denominator)
+    x73 = torch._foreach_mul(share, 2)
+    x74 = torch._foreach_add(x73, 1)
+    x75 = torch._foreach_mul(relative_var_exp_avg_sq, share)
+    x76 = torch._foreach_mul(x75, x74)
+    # inversion divides: positive, subtraction-free
+    inversion = torch._foreach_mul(x76, 0.125)
+    x78 = torch._foreach_add(inversion, 1)
+    x79 = torch._foreach_mul(denominator, x78)
+    x80 = lr / debias_numerator
+    x81 = -x80
+    torch._foreach_addcdiv_(param, average, x79, value=x81)
+
+
 def scalars_plug_in(t: float, beta1: float, beta2: float) -> dict[str, float]:
     """Scalars of the step count t, for the step of the same name."""
     debias_numerator = 1 - beta1**t
@@ -362,3 +554,51 @@ def scalars_delta(t: float, beta1: float, beta2: float, m: float) -> dict[str, f
         "warm": warm,
         "enough": enough,
     }
+
+
+def scalars_inversion(t: float, beta1: float, beta2: float, m: float) -> dict[str, float]:
+    """Scalars of the step count t, for the step of the same name."""
+    debias_numerator = 1 - beta1**t
+    debias_preconditioner = 1 - beta2**t
+    warm = (1 - beta2 ** (t - 1)) ** 8 / debias_preconditioner**8
+    enough = 1 - 8 / m**3
+    return {
+        "debias_numerator": debias_numerator,
+        "debias_preconditioner": debias_preconditioner,
+        "warm": warm,
+        "enough": enough,
+    }
+
+
+def meter_delta(
+    exp_avg: Tensor,
+    exp_avg_sq: Tensor,
+    covariance: Tensor,
+    variance: Tensor,
+    *,
+    eps: float,
+    beta2: float,
+    debias_numerator: float,
+    debias_preconditioner: float,
+    warm: float,
+    enough: float,
+) -> tuple[Tensor, Tensor]:
+    v = exp_avg_sq.to(covariance.dtype)
+    safe_v = v.clamp_min(1.1754943508222875e-38)
+    root = safe_v.sqrt()
+    average = exp_avg.to(covariance.dtype)
+    # withdrawn at the start and where one step dominates
+    trust = enough * warm / ((2.5 - beta2 * 2.5) ** 8 + 1)
+    relative_cov_exp_avg_exp_avg_sq = covariance * trust / debias_numerator
+    relative_var_exp_avg_sq = variance * trust
+    root_debiased = root / debias_preconditioner**0.5
+    # what the plug-in update divides by
+    denominator = root_debiased + eps
+    # 1 where eps is negligible, 0 where it rules
+    share = root_debiased / denominator
+    # coupling joins the numerator
+    numerator = average + relative_cov_exp_avg_exp_avg_sq * share * debias_numerator * 0.5
+    # inversion divides: positive, subtraction-free
+    inversion = relative_var_exp_avg_sq * share * (share * 2 + 1) * 0.125
+    coupling = (numerator - average) / root
+    return inversion, coupling

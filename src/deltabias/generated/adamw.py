@@ -178,28 +178,28 @@ def step_delta(
     x24 = 1 - beta1 * beta2
     noise.mul_(ratio * beta1 * beta2)
     noise.add_(x22, alpha=x24)
-    x30 = x19 * (m - 2)
-    x33 = (relative_c3 / x30).clamp_min(-1e18).clamp_max(1e18)
+    x31 = x19 * max(1, m - 2)
+    x34 = (relative_c3 / x31).clamp_min(-1e18).clamp_max(1e18)
     third.mul_(ratio * ratio.sqrt() * beta1 * beta2)
-    third.add_(x33, alpha=x24)
-    x43 = (relative_c3 * step_mean / x30).clamp_min(-1e18).clamp_max(1e18)
+    third.add_(x34, alpha=x24)
+    x44 = (relative_c3 * step_mean / x31).clamp_min(-1e18).clamp_max(1e18)
     third_mean.mul_(ratio * ratio * beta1 * beta2)
-    third_mean.add_(x43, alpha=x24)
+    third_mean.add_(x44, alpha=x24)
     root_mean_square = root / unit**0.5
     average_debiased = average / debias_numerator
     # q, at most everything is noise
     noise_share = (noise * unit / remembered).clamp_max(1)
     # mean gradient over its root mean square
     signal = average_debiased / root_mean_square
-    x56 = unit**1.5
+    x57 = unit**1.5
     # 4 μ κ₃ + κ₄, relative
     skew_variance = (
-        (signal * third * x56 * 3 / remembered + third_mean * unit**2 / remembered)
+        (signal * third * x57 * 3 / remembered + third_mean * unit**2 / remembered)
         .clamp_max(1)
         .clamp_min(-1)
     )
     # κ₃ over the cube of the root
-    skewness = (third * x56 / remembered).clamp_max(1).clamp_min(-1)
+    skewness = (third * x57 / remembered).clamp_max(1).clamp_min(-1)
     relative_cov_exp_avg_exp_avg_sq = (
         (average_debiased * noise_share * 2 + skewness * root_mean_square) * overlap * warm
     )
@@ -273,87 +273,290 @@ def step_delta_foreach(
     torch._foreach_mul_(noise, x26)
     torch._foreach_add_(noise, x22, alpha=x24)
     x29 = m - 2
-    x30 = x19 * x29
-    x31 = torch._foreach_div(relative_c3, x30)
-    x32 = torch._foreach_clamp_min(x31, -1e18)
-    x33 = torch._foreach_clamp_max(x32, 1e18)
-    x34 = torch._foreach_sqrt(ratio)
-    x35 = torch._foreach_mul(ratio, x34)
-    x36 = torch._foreach_mul(x35, beta1)
-    x37 = torch._foreach_mul(x36, beta2)
-    torch._foreach_mul_(third, x37)
-    torch._foreach_add_(third, x33, alpha=x24)
-    x40 = torch._foreach_mul(relative_c3, step_mean)
-    x41 = torch._foreach_div(x40, x30)
-    x42 = torch._foreach_clamp_min(x41, -1e18)
-    x43 = torch._foreach_clamp_max(x42, 1e18)
-    x44 = torch._foreach_mul(ratio, ratio)
-    x45 = torch._foreach_mul(x44, beta1)
-    x46 = torch._foreach_mul(x45, beta2)
-    torch._foreach_mul_(third_mean, x46)
-    torch._foreach_add_(third_mean, x43, alpha=x24)
-    x49 = unit ** (0.5)
-    root_mean_square = torch._foreach_div(root, x49)
+    x30 = max(1, x29)
+    x31 = x19 * x30
+    x32 = torch._foreach_div(relative_c3, x31)
+    x33 = torch._foreach_clamp_min(x32, -1e18)
+    x34 = torch._foreach_clamp_max(x33, 1e18)
+    x35 = torch._foreach_sqrt(ratio)
+    x36 = torch._foreach_mul(ratio, x35)
+    x37 = torch._foreach_mul(x36, beta1)
+    x38 = torch._foreach_mul(x37, beta2)
+    torch._foreach_mul_(third, x38)
+    torch._foreach_add_(third, x34, alpha=x24)
+    x41 = torch._foreach_mul(relative_c3, step_mean)
+    x42 = torch._foreach_div(x41, x31)
+    x43 = torch._foreach_clamp_min(x42, -1e18)
+    x44 = torch._foreach_clamp_max(x43, 1e18)
+    x45 = torch._foreach_mul(ratio, ratio)
+    x46 = torch._foreach_mul(x45, beta1)
+    x47 = torch._foreach_mul(x46, beta2)
+    torch._foreach_mul_(third_mean, x47)
+    torch._foreach_add_(third_mean, x44, alpha=x24)
+    x50 = unit ** (0.5)
+    root_mean_square = torch._foreach_div(root, x50)
     average_debiased = torch._foreach_div(average, debias_numerator)
-    x52 = torch._foreach_mul(noise, unit)
-    x53 = torch._foreach_div(x52, remembered)
+    x53 = torch._foreach_mul(noise, unit)
+    x54 = torch._foreach_div(x53, remembered)
     # q, at most everything is noise
-    noise_share = torch._foreach_clamp_max(x53, 1)
+    noise_share = torch._foreach_clamp_max(x54, 1)
     # mean gradient over its root mean square
     signal = torch._foreach_div(average_debiased, root_mean_square)
-    x56 = unit ** (1.5)
-    x57 = torch._foreach_mul(signal, third)
-    x58 = torch._foreach_mul(x57, x56)
-    x59 = torch._foreach_mul(x58, 3)
-    x60 = torch._foreach_div(x59, remembered)
-    x61 = unit**2
-    x62 = torch._foreach_mul(third_mean, x61)
-    x63 = torch._foreach_div(x62, remembered)
-    x64 = torch._foreach_add(x60, x63)
-    x65 = torch._foreach_clamp_max(x64, 1)
+    x57 = unit ** (1.5)
+    x58 = torch._foreach_mul(signal, third)
+    x59 = torch._foreach_mul(x58, x57)
+    x60 = torch._foreach_mul(x59, 3)
+    x61 = torch._foreach_div(x60, remembered)
+    x62 = unit**2
+    x63 = torch._foreach_mul(third_mean, x62)
+    x64 = torch._foreach_div(x63, remembered)
+    x65 = torch._foreach_add(x61, x64)
+    x66 = torch._foreach_clamp_max(x65, 1)
     # 4 μ κ₃ + κ₄, relative
-    skew_variance = torch._foreach_clamp_min(x65, -1)
-    x67 = torch._foreach_mul(third, x56)
-    x68 = torch._foreach_div(x67, remembered)
-    x69 = torch._foreach_clamp_max(x68, 1)
+    skew_variance = torch._foreach_clamp_min(x66, -1)
+    x68 = torch._foreach_mul(third, x57)
+    x69 = torch._foreach_div(x68, remembered)
+    x70 = torch._foreach_clamp_max(x69, 1)
     # κ₃ over the cube of the root
-    skewness = torch._foreach_clamp_min(x69, -1)
-    x71 = torch._foreach_mul(average_debiased, noise_share)
-    x72 = torch._foreach_mul(x71, 2)
-    x73 = torch._foreach_mul(skewness, root_mean_square)
-    x74 = torch._foreach_add(x72, x73)
-    x75 = torch._foreach_mul(x74, overlap)
-    relative_cov_exp_avg_exp_avg_sq = torch._foreach_mul(x75, warm)
-    x77 = torch._foreach_mul(noise_share, 2)
-    x78 = torch._foreach_neg(x77)
-    x79 = torch._foreach_add(x78, 4)
-    x80 = torch._foreach_mul(noise_share, x79)
-    x81 = torch._foreach_add(x80, skew_variance)
-    x82 = torch._foreach_clamp_min(x81, 0)
-    x83 = torch._foreach_mul(x82, spread)
-    relative_var_exp_avg_sq = torch._foreach_mul(x83, warm)
-    x85 = debias_preconditioner ** (0.5)
-    root_debiased = torch._foreach_div(root, x85)
+    skewness = torch._foreach_clamp_min(x70, -1)
+    x72 = torch._foreach_mul(average_debiased, noise_share)
+    x73 = torch._foreach_mul(x72, 2)
+    x74 = torch._foreach_mul(skewness, root_mean_square)
+    x75 = torch._foreach_add(x73, x74)
+    x76 = torch._foreach_mul(x75, overlap)
+    relative_cov_exp_avg_exp_avg_sq = torch._foreach_mul(x76, warm)
+    x78 = torch._foreach_mul(noise_share, 2)
+    x79 = torch._foreach_neg(x78)
+    x80 = torch._foreach_add(x79, 4)
+    x81 = torch._foreach_mul(noise_share, x80)
+    x82 = torch._foreach_add(x81, skew_variance)
+    x83 = torch._foreach_clamp_min(x82, 0)
+    x84 = torch._foreach_mul(x83, spread)
+    relative_var_exp_avg_sq = torch._foreach_mul(x84, warm)
+    x86 = debias_preconditioner ** (0.5)
+    root_debiased = torch._foreach_div(root, x86)
     # what the plug-in update divides by
     denominator = torch._foreach_add(root_debiased, eps)
     # 1 where eps is negligible, 0 where it rules
     share = torch._foreach_div(root_debiased, denominator)
-    x89 = torch._foreach_mul(relative_cov_exp_avg_exp_avg_sq, share)
-    x90 = torch._foreach_mul(x89, debias_numerator)
-    x91 = torch._foreach_mul(x90, 0.5)
+    x90 = torch._foreach_mul(relative_cov_exp_avg_exp_avg_sq, share)
+    x91 = torch._foreach_mul(x90, debias_numerator)
+    x92 = torch._foreach_mul(x91, 0.5)
     # coupling joins the numerator
-    numerator = torch._foreach_add(average, x91)
-    x93 = torch._foreach_mul(share, 2)
-    x94 = torch._foreach_add(x93, 1)
-    x95 = torch._foreach_mul(relative_var_exp_avg_sq, share)
-    x96 = torch._foreach_mul(x95, x94)
+    numerator = torch._foreach_add(average, x92)
+    x94 = torch._foreach_mul(share, 2)
+    x95 = torch._foreach_add(x94, 1)
+    x96 = torch._foreach_mul(relative_var_exp_avg_sq, share)
+    x97 = torch._foreach_mul(x96, x95)
     # inversion divides: positive, subtraction-free
-    inversion = torch._foreach_mul(x96, 0.125)
-    x98 = torch._foreach_add(inversion, 1)
-    x99 = torch._foreach_mul(denominator, x98)
-    x100 = lr / debias_numerator
-    x101 = -x100
-    torch._foreach_addcdiv_(param, numerator, x99, value=x101)
+    inversion = torch._foreach_mul(x97, 0.125)
+    x99 = torch._foreach_add(inversion, 1)
+    x100 = torch._foreach_mul(denominator, x99)
+    x101 = lr / debias_numerator
+    x102 = -x101
+    torch._foreach_addcdiv_(param, numerator, x100, value=x102)
+
+
+def step_inversion(
+    param: Tensor,
+    grad: Tensor,
+    exp_avg: Tensor,
+    exp_avg_sq: Tensor,
+    noise: Tensor,
+    third: Tensor,
+    third_mean: Tensor,
+    c2: Tensor,
+    c3: Tensor,
+    unit_of_c: Tensor,
+    *,
+    eps: float,
+    beta1: float,
+    beta2: float,
+    debias_numerator: float,
+    debias_preconditioner: float,
+    unit: float,
+    remembered: float,
+    spread: float,
+    warm: float,
+    m: float,
+    lr: float,
+) -> None:
+    old = exp_avg_sq.clone()
+    exp_avg.lerp_(grad, 1 - beta1)
+    x3 = 1 - beta2
+    exp_avg_sq.mul_(beta2)
+    exp_avg_sq.addcmul_(grad, grad, value=x3)
+    v = exp_avg_sq.to(noise.dtype)
+    safe_v = v.clamp_min(1.1754943508222875e-38)
+    root = safe_v.sqrt()
+    gradient_now = grad.to(noise.dtype)
+    average = exp_avg.to(noise.dtype)
+    ratio = old / safe_v
+    step_mean = gradient_now / root
+    relative_unit = unit_of_c / root
+    relative_c2 = c2 * relative_unit * relative_unit
+    relative_c3 = c3 * relative_unit * relative_unit * relative_unit
+    x19 = m - 1
+    x22 = (relative_c2 / x19).clamp_min(-1e18).clamp_max(1e18)
+    x24 = 1 - beta1 * beta2
+    noise.mul_(ratio * beta1 * beta2)
+    noise.add_(x22, alpha=x24)
+    x31 = x19 * max(1, m - 2)
+    x34 = (relative_c3 / x31).clamp_min(-1e18).clamp_max(1e18)
+    third.mul_(ratio * ratio.sqrt() * beta1 * beta2)
+    third.add_(x34, alpha=x24)
+    x44 = (relative_c3 * step_mean / x31).clamp_min(-1e18).clamp_max(1e18)
+    third_mean.mul_(ratio * ratio * beta1 * beta2)
+    third_mean.add_(x44, alpha=x24)
+    root_mean_square = root / unit**0.5
+    average_debiased = average / debias_numerator
+    # q, at most everything is noise
+    noise_share = (noise * unit / remembered).clamp_max(1)
+    # mean gradient over its root mean square
+    signal = average_debiased / root_mean_square
+    x57 = unit**1.5
+    # 4 μ κ₃ + κ₄, relative
+    skew_variance = (
+        (signal * third * x57 * 3 / remembered + third_mean * unit**2 / remembered)
+        .clamp_max(1)
+        .clamp_min(-1)
+    )
+    relative_var_exp_avg_sq = (
+        (noise_share * (4 - noise_share * 2) + skew_variance).clamp_min(0) * spread * warm
+    )
+    root_debiased = root / debias_preconditioner**0.5
+    # what the plug-in update divides by
+    denominator = root_debiased + eps
+    # 1 where eps is negligible, 0 where it rules
+    share = root_debiased / denominator
+    # inversion divides: positive, subtraction-free
+    inversion = relative_var_exp_avg_sq * share * (share * 2 + 1) * 0.125
+    param.addcdiv_(average, denominator * (inversion + 1), value=-(lr / debias_numerator))
+
+
+def step_inversion_foreach(
+    param: list[Tensor],
+    grad: list[Tensor],
+    exp_avg: list[Tensor],
+    exp_avg_sq: list[Tensor],
+    noise: list[Tensor],
+    third: list[Tensor],
+    third_mean: list[Tensor],
+    c2: list[Tensor],
+    c3: list[Tensor],
+    unit_of_c: list[Tensor],
+    *,
+    eps: float,
+    beta1: float,
+    beta2: float,
+    debias_numerator: float,
+    debias_preconditioner: float,
+    unit: float,
+    remembered: float,
+    spread: float,
+    warm: float,
+    m: float,
+    lr: float,
+) -> None:
+    old = [x.clone() for x in exp_avg_sq]
+    x1 = 1 - beta1
+    torch._foreach_lerp_(exp_avg, grad, x1)
+    x3 = 1 - beta2
+    torch._foreach_mul_(exp_avg_sq, beta2)
+    torch._foreach_addcmul_(exp_avg_sq, grad, grad, value=x3)
+    v = [x.to(y.dtype) for x, y in zip(exp_avg_sq, noise, strict=True)]
+    safe_v = torch._foreach_clamp_min(v, 1.1754943508222875e-38)
+    root = torch._foreach_sqrt(safe_v)
+    gradient_now = [x.to(y.dtype) for x, y in zip(grad, noise, strict=True)]
+    average = [x.to(y.dtype) for x, y in zip(exp_avg, noise, strict=True)]
+    ratio = torch._foreach_div(old, safe_v)
+    step_mean = torch._foreach_div(gradient_now, root)
+    relative_unit = torch._foreach_div(unit_of_c, root)
+    x14 = torch._foreach_mul(c2, relative_unit)
+    relative_c2 = torch._foreach_mul(x14, relative_unit)
+    x16 = torch._foreach_mul(c3, relative_unit)
+    x17 = torch._foreach_mul(x16, relative_unit)
+    relative_c3 = torch._foreach_mul(x17, relative_unit)
+    x19 = m - 1
+    x20 = torch._foreach_div(relative_c2, x19)
+    x21 = torch._foreach_clamp_min(x20, -1e18)
+    x22 = torch._foreach_clamp_max(x21, 1e18)
+    x23 = beta1 * beta2
+    x24 = 1 - x23
+    x25 = torch._foreach_mul(ratio, beta1)
+    x26 = torch._foreach_mul(x25, beta2)
+    torch._foreach_mul_(noise, x26)
+    torch._foreach_add_(noise, x22, alpha=x24)
+    x29 = m - 2
+    x30 = max(1, x29)
+    x31 = x19 * x30
+    x32 = torch._foreach_div(relative_c3, x31)
+    x33 = torch._foreach_clamp_min(x32, -1e18)
+    x34 = torch._foreach_clamp_max(x33, 1e18)
+    x35 = torch._foreach_sqrt(ratio)
+    x36 = torch._foreach_mul(ratio, x35)
+    x37 = torch._foreach_mul(x36, beta1)
+    x38 = torch._foreach_mul(x37, beta2)
+    torch._foreach_mul_(third, x38)
+    torch._foreach_add_(third, x34, alpha=x24)
+    x41 = torch._foreach_mul(relative_c3, step_mean)
+    x42 = torch._foreach_div(x41, x31)
+    x43 = torch._foreach_clamp_min(x42, -1e18)
+    x44 = torch._foreach_clamp_max(x43, 1e18)
+    x45 = torch._foreach_mul(ratio, ratio)
+    x46 = torch._foreach_mul(x45, beta1)
+    x47 = torch._foreach_mul(x46, beta2)
+    torch._foreach_mul_(third_mean, x47)
+    torch._foreach_add_(third_mean, x44, alpha=x24)
+    x50 = unit ** (0.5)
+    root_mean_square = torch._foreach_div(root, x50)
+    average_debiased = torch._foreach_div(average, debias_numerator)
+    x53 = torch._foreach_mul(noise, unit)
+    x54 = torch._foreach_div(x53, remembered)
+    # q, at most everything is noise
+    noise_share = torch._foreach_clamp_max(x54, 1)
+    # mean gradient over its root mean square
+    signal = torch._foreach_div(average_debiased, root_mean_square)
+    x57 = unit ** (1.5)
+    x58 = torch._foreach_mul(signal, third)
+    x59 = torch._foreach_mul(x58, x57)
+    x60 = torch._foreach_mul(x59, 3)
+    x61 = torch._foreach_div(x60, remembered)
+    x62 = unit**2
+    x63 = torch._foreach_mul(third_mean, x62)
+    x64 = torch._foreach_div(x63, remembered)
+    x65 = torch._foreach_add(x61, x64)
+    x66 = torch._foreach_clamp_max(x65, 1)
+    # 4 μ κ₃ + κ₄, relative
+    skew_variance = torch._foreach_clamp_min(x66, -1)
+    x68 = torch._foreach_mul(third, x57)
+    x69 = torch._foreach_div(x68, remembered)
+    x70 = torch._foreach_clamp_max(x69, 1)
+    x72 = torch._foreach_mul(noise_share, 2)
+    x73 = torch._foreach_neg(x72)
+    x74 = torch._foreach_add(x73, 4)
+    x75 = torch._foreach_mul(noise_share, x74)
+    x76 = torch._foreach_add(x75, skew_variance)
+    x77 = torch._foreach_clamp_min(x76, 0)
+    x78 = torch._foreach_mul(x77, spread)
+    relative_var_exp_avg_sq = torch._foreach_mul(x78, warm)
+    x80 = debias_preconditioner ** (0.5)
+    root_debiased = torch._foreach_div(root, x80)
+    # what the plug-in update divides by
+    denominator = torch._foreach_add(root_debiased, eps)
+    # 1 where eps is negligible, 0 where it rules
+    share = torch._foreach_div(root_debiased, denominator)
+    x84 = torch._foreach_mul(share, 2)
+    x85 = torch._foreach_add(x84, 1)
+    x86 = torch._foreach_mul(relative_var_exp_avg_sq, share)
+    x87 = torch._foreach_mul(x86, x85)
+    # inversion divides: positive, subtraction-free
+    inversion = torch._foreach_mul(x87, 0.125)
+    x89 = torch._foreach_add(inversion, 1)
+    x90 = torch._foreach_mul(denominator, x89)
+    x91 = lr / debias_numerator
+    x92 = -x91
+    torch._foreach_addcdiv_(param, average, x90, value=x92)
 
 
 def step_closed_form(
@@ -531,6 +734,32 @@ def scalars_delta(t: float, beta1: float, beta2: float) -> dict[str, float]:
     }
 
 
+def scalars_inversion(t: float, beta1: float, beta2: float) -> dict[str, float]:
+    """Scalars of the step count t, for the step of the same name."""
+    x0 = beta1**t
+    debias_numerator = 1 - x0
+    x2 = beta2**t
+    debias_preconditioner = 1 - x2
+    unit = debias_preconditioner
+    x5 = beta1 * beta2
+    x6 = x5**t
+    remembered = 1 - x6
+    x9 = x2 - 1
+    x12 = beta2 - 1
+    overlap = (beta1 - 1) * x12 * (x6 - 1) / ((x0 - 1) * x9 * (x5 - 1))
+    spread = (x2 + 1) * x12 / ((beta2 + 1) * x9)
+    warm = (1 - beta2 ** (t - 1)) ** 8 / debias_preconditioner**8
+    return {
+        "debias_numerator": debias_numerator,
+        "debias_preconditioner": debias_preconditioner,
+        "unit": unit,
+        "remembered": remembered,
+        "overlap": overlap,
+        "spread": spread,
+        "warm": warm,
+    }
+
+
 def scalars_closed_form(t: float, beta1: float, beta2: float) -> dict[str, float]:
     """Scalars of the step count t, for the step of the same name."""
     x0 = beta1**t
@@ -555,3 +784,57 @@ def scalars_closed_form(t: float, beta1: float, beta2: float) -> dict[str, float
         "spread": spread,
         "warm": warm,
     }
+
+
+def meter_delta(
+    exp_avg: Tensor,
+    exp_avg_sq: Tensor,
+    noise: Tensor,
+    third: Tensor,
+    third_mean: Tensor,
+    *,
+    eps: float,
+    debias_numerator: float,
+    debias_preconditioner: float,
+    unit: float,
+    remembered: float,
+    overlap: float,
+    spread: float,
+    warm: float,
+) -> tuple[Tensor, Tensor]:
+    v = exp_avg_sq.to(noise.dtype)
+    safe_v = v.clamp_min(1.1754943508222875e-38)
+    root = safe_v.sqrt()
+    average = exp_avg.to(noise.dtype)
+    root_mean_square = root / unit**0.5
+    average_debiased = average / debias_numerator
+    # q, at most everything is noise
+    noise_share = (noise * unit / remembered).clamp_max(1)
+    # mean gradient over its root mean square
+    signal = average_debiased / root_mean_square
+    x11 = unit**1.5
+    # 4 μ κ₃ + κ₄, relative
+    skew_variance = (
+        (signal * third * x11 * 3 / remembered + third_mean * unit**2 / remembered)
+        .clamp_max(1)
+        .clamp_min(-1)
+    )
+    # κ₃ over the cube of the root
+    skewness = (third * x11 / remembered).clamp_max(1).clamp_min(-1)
+    relative_cov_exp_avg_exp_avg_sq = (
+        (average_debiased * noise_share * 2 + skewness * root_mean_square) * overlap * warm
+    )
+    relative_var_exp_avg_sq = (
+        (noise_share * (4 - noise_share * 2) + skew_variance).clamp_min(0) * spread * warm
+    )
+    root_debiased = root / debias_preconditioner**0.5
+    # what the plug-in update divides by
+    denominator = root_debiased + eps
+    # 1 where eps is negligible, 0 where it rules
+    share = root_debiased / denominator
+    # coupling joins the numerator
+    numerator = average + relative_cov_exp_avg_exp_avg_sq * share * debias_numerator * 0.5
+    # inversion divides: positive, subtraction-free
+    inversion = relative_var_exp_avg_sq * share * (share * 2 + 1) * 0.125
+    coupling = (numerator - average) / root
+    return inversion, coupling

@@ -151,27 +151,27 @@ def step_delta(
     x20 = (relative_c2 / x17).clamp_min(-1e18).clamp_max(1e18)
     noise.mul_(ratio * alpha)
     noise.add_(x20, alpha=x1)
-    x25 = x17 * (m - 2)
-    x28 = (relative_c3 / x25).clamp_min(-1e18).clamp_max(1e18)
+    x26 = x17 * max(1, m - 2)
+    x29 = (relative_c3 / x26).clamp_min(-1e18).clamp_max(1e18)
     third.mul_(ratio * ratio.sqrt() * alpha)
-    third.add_(x28, alpha=x1)
-    x37 = (relative_c3 * step_mean / x25).clamp_min(-1e18).clamp_max(1e18)
+    third.add_(x29, alpha=x1)
+    x38 = (relative_c3 * step_mean / x26).clamp_min(-1e18).clamp_max(1e18)
     third_mean.mul_(ratio * ratio * alpha)
-    third_mean.add_(x37, alpha=x1)
+    third_mean.add_(x38, alpha=x1)
     root_mean_square = root / unit**0.5
     # q, at most everything is noise
     noise_share = (noise * unit / remembered).clamp_max(1)
     # mean gradient over its root mean square
     signal = average / root_mean_square
-    x48 = unit**1.5
+    x49 = unit**1.5
     # 4 μ κ₃ + κ₄, relative
     skew_variance = (
-        (signal * third * x48 * 3 / remembered + third_mean * unit**2 / remembered)
+        (signal * third * x49 * 3 / remembered + third_mean * unit**2 / remembered)
         .clamp_max(1)
         .clamp_min(-1)
     )
     # κ₃ over the cube of the root
-    skewness = (third * x48 / remembered).clamp_max(1).clamp_min(-1)
+    skewness = (third * x49 / remembered).clamp_max(1).clamp_min(-1)
     relative_cov_gradient_square_avg = (
         (average * noise_share * 2 + skewness * root_mean_square) * overlap * warm
     )
@@ -235,80 +235,260 @@ def step_delta_foreach(
     torch._foreach_mul_(noise, x21)
     torch._foreach_add_(noise, x20, alpha=x1)
     x24 = m - 2
-    x25 = x17 * x24
-    x26 = torch._foreach_div(relative_c3, x25)
-    x27 = torch._foreach_clamp_min(x26, -1e18)
-    x28 = torch._foreach_clamp_max(x27, 1e18)
-    x29 = torch._foreach_sqrt(ratio)
-    x30 = torch._foreach_mul(ratio, x29)
-    x31 = torch._foreach_mul(x30, alpha)
-    torch._foreach_mul_(third, x31)
-    torch._foreach_add_(third, x28, alpha=x1)
-    x34 = torch._foreach_mul(relative_c3, step_mean)
-    x35 = torch._foreach_div(x34, x25)
-    x36 = torch._foreach_clamp_min(x35, -1e18)
-    x37 = torch._foreach_clamp_max(x36, 1e18)
-    x38 = torch._foreach_mul(ratio, ratio)
-    x39 = torch._foreach_mul(x38, alpha)
-    torch._foreach_mul_(third_mean, x39)
-    torch._foreach_add_(third_mean, x37, alpha=x1)
-    x42 = unit ** (0.5)
-    root_mean_square = torch._foreach_div(root, x42)
-    x44 = torch._foreach_mul(noise, unit)
-    x45 = torch._foreach_div(x44, remembered)
+    x25 = max(1, x24)
+    x26 = x17 * x25
+    x27 = torch._foreach_div(relative_c3, x26)
+    x28 = torch._foreach_clamp_min(x27, -1e18)
+    x29 = torch._foreach_clamp_max(x28, 1e18)
+    x30 = torch._foreach_sqrt(ratio)
+    x31 = torch._foreach_mul(ratio, x30)
+    x32 = torch._foreach_mul(x31, alpha)
+    torch._foreach_mul_(third, x32)
+    torch._foreach_add_(third, x29, alpha=x1)
+    x35 = torch._foreach_mul(relative_c3, step_mean)
+    x36 = torch._foreach_div(x35, x26)
+    x37 = torch._foreach_clamp_min(x36, -1e18)
+    x38 = torch._foreach_clamp_max(x37, 1e18)
+    x39 = torch._foreach_mul(ratio, ratio)
+    x40 = torch._foreach_mul(x39, alpha)
+    torch._foreach_mul_(third_mean, x40)
+    torch._foreach_add_(third_mean, x38, alpha=x1)
+    x43 = unit ** (0.5)
+    root_mean_square = torch._foreach_div(root, x43)
+    x45 = torch._foreach_mul(noise, unit)
+    x46 = torch._foreach_div(x45, remembered)
     # q, at most everything is noise
-    noise_share = torch._foreach_clamp_max(x45, 1)
+    noise_share = torch._foreach_clamp_max(x46, 1)
     # mean gradient over its root mean square
     signal = torch._foreach_div(average, root_mean_square)
-    x48 = unit ** (1.5)
-    x49 = torch._foreach_mul(signal, third)
-    x50 = torch._foreach_mul(x49, x48)
-    x51 = torch._foreach_mul(x50, 3)
-    x52 = torch._foreach_div(x51, remembered)
-    x53 = unit**2
-    x54 = torch._foreach_mul(third_mean, x53)
-    x55 = torch._foreach_div(x54, remembered)
-    x56 = torch._foreach_add(x52, x55)
-    x57 = torch._foreach_clamp_max(x56, 1)
+    x49 = unit ** (1.5)
+    x50 = torch._foreach_mul(signal, third)
+    x51 = torch._foreach_mul(x50, x49)
+    x52 = torch._foreach_mul(x51, 3)
+    x53 = torch._foreach_div(x52, remembered)
+    x54 = unit**2
+    x55 = torch._foreach_mul(third_mean, x54)
+    x56 = torch._foreach_div(x55, remembered)
+    x57 = torch._foreach_add(x53, x56)
+    x58 = torch._foreach_clamp_max(x57, 1)
     # 4 μ κ₃ + κ₄, relative
-    skew_variance = torch._foreach_clamp_min(x57, -1)
-    x59 = torch._foreach_mul(third, x48)
-    x60 = torch._foreach_div(x59, remembered)
-    x61 = torch._foreach_clamp_max(x60, 1)
+    skew_variance = torch._foreach_clamp_min(x58, -1)
+    x60 = torch._foreach_mul(third, x49)
+    x61 = torch._foreach_div(x60, remembered)
+    x62 = torch._foreach_clamp_max(x61, 1)
     # κ₃ over the cube of the root
-    skewness = torch._foreach_clamp_min(x61, -1)
-    x63 = torch._foreach_mul(average, noise_share)
-    x64 = torch._foreach_mul(x63, 2)
-    x65 = torch._foreach_mul(skewness, root_mean_square)
-    x66 = torch._foreach_add(x64, x65)
-    x67 = torch._foreach_mul(x66, overlap)
-    relative_cov_gradient_square_avg = torch._foreach_mul(x67, warm)
-    x69 = torch._foreach_mul(noise_share, 2)
-    x70 = torch._foreach_neg(x69)
-    x71 = torch._foreach_add(x70, 4)
-    x72 = torch._foreach_mul(noise_share, x71)
-    x73 = torch._foreach_add(x72, skew_variance)
-    x74 = torch._foreach_clamp_min(x73, 0)
-    x75 = torch._foreach_mul(x74, spread)
-    relative_var_square_avg = torch._foreach_mul(x75, warm)
+    skewness = torch._foreach_clamp_min(x62, -1)
+    x64 = torch._foreach_mul(average, noise_share)
+    x65 = torch._foreach_mul(x64, 2)
+    x66 = torch._foreach_mul(skewness, root_mean_square)
+    x67 = torch._foreach_add(x65, x66)
+    x68 = torch._foreach_mul(x67, overlap)
+    relative_cov_gradient_square_avg = torch._foreach_mul(x68, warm)
+    x70 = torch._foreach_mul(noise_share, 2)
+    x71 = torch._foreach_neg(x70)
+    x72 = torch._foreach_add(x71, 4)
+    x73 = torch._foreach_mul(noise_share, x72)
+    x74 = torch._foreach_add(x73, skew_variance)
+    x75 = torch._foreach_clamp_min(x74, 0)
+    x76 = torch._foreach_mul(x75, spread)
+    relative_var_square_avg = torch._foreach_mul(x76, warm)
     # what the plug-in update divides by
     denominator = torch._foreach_add(root, eps)
     # 1 where eps is negligible, 0 where it rules
     share = torch._foreach_div(root, denominator)
-    x79 = torch._foreach_mul(relative_cov_gradient_square_avg, share)
-    x80 = torch._foreach_mul(x79, 0.5)
+    x80 = torch._foreach_mul(relative_cov_gradient_square_avg, share)
+    x81 = torch._foreach_mul(x80, 0.5)
     # coupling joins the numerator
-    numerator = torch._foreach_add(average, x80)
-    x82 = torch._foreach_mul(share, 2)
-    x83 = torch._foreach_add(x82, 1)
-    x84 = torch._foreach_mul(relative_var_square_avg, share)
-    x85 = torch._foreach_mul(x84, x83)
+    numerator = torch._foreach_add(average, x81)
+    x83 = torch._foreach_mul(share, 2)
+    x84 = torch._foreach_add(x83, 1)
+    x85 = torch._foreach_mul(relative_var_square_avg, share)
+    x86 = torch._foreach_mul(x85, x84)
     # inversion divides: positive, subtraction-free
-    inversion = torch._foreach_mul(x85, 0.125)
-    x87 = torch._foreach_add(inversion, 1)
-    x88 = torch._foreach_mul(denominator, x87)
-    x89 = -lr
-    torch._foreach_addcdiv_(param, numerator, x88, value=x89)
+    inversion = torch._foreach_mul(x86, 0.125)
+    x88 = torch._foreach_add(inversion, 1)
+    x89 = torch._foreach_mul(denominator, x88)
+    x90 = -lr
+    torch._foreach_addcdiv_(param, numerator, x89, value=x90)
+
+
+def step_inversion(
+    param: Tensor,
+    grad: Tensor,
+    square_avg: Tensor,
+    noise: Tensor,
+    third: Tensor,
+    third_mean: Tensor,
+    c2: Tensor,
+    c3: Tensor,
+    unit_of_c: Tensor,
+    *,
+    eps: float,
+    alpha: float,
+    unit: float,
+    remembered: float,
+    spread: float,
+    warm: float,
+    m: float,
+    lr: float,
+) -> None:
+    old = square_avg.clone()
+    x1 = 1 - alpha
+    square_avg.mul_(alpha)
+    square_avg.addcmul_(grad, grad, value=x1)
+    v = square_avg.to(noise.dtype)
+    safe_v = v.clamp_min(1.1754943508222875e-38)
+    root = safe_v.sqrt()
+    gradient_now = grad.to(noise.dtype)
+    average = gradient_now
+    ratio = old / safe_v
+    step_mean = gradient_now / root
+    relative_unit = unit_of_c / root
+    relative_c2 = c2 * relative_unit * relative_unit
+    relative_c3 = c3 * relative_unit * relative_unit * relative_unit
+    x17 = m - 1
+    x20 = (relative_c2 / x17).clamp_min(-1e18).clamp_max(1e18)
+    noise.mul_(ratio * alpha)
+    noise.add_(x20, alpha=x1)
+    x26 = x17 * max(1, m - 2)
+    x29 = (relative_c3 / x26).clamp_min(-1e18).clamp_max(1e18)
+    third.mul_(ratio * ratio.sqrt() * alpha)
+    third.add_(x29, alpha=x1)
+    x38 = (relative_c3 * step_mean / x26).clamp_min(-1e18).clamp_max(1e18)
+    third_mean.mul_(ratio * ratio * alpha)
+    third_mean.add_(x38, alpha=x1)
+    root_mean_square = root / unit**0.5
+    # q, at most everything is noise
+    noise_share = (noise * unit / remembered).clamp_max(1)
+    # mean gradient over its root mean square
+    signal = average / root_mean_square
+    x49 = unit**1.5
+    # 4 μ κ₃ + κ₄, relative
+    skew_variance = (
+        (signal * third * x49 * 3 / remembered + third_mean * unit**2 / remembered)
+        .clamp_max(1)
+        .clamp_min(-1)
+    )
+    relative_var_square_avg = (
+        (noise_share * (4 - noise_share * 2) + skew_variance).clamp_min(0) * spread * warm
+    )
+    # what the plug-in update divides by
+    denominator = root + eps
+    # 1 where eps is negligible, 0 where it rules
+    share = root / denominator
+    # inversion divides: positive, subtraction-free
+    inversion = relative_var_square_avg * share * (share * 2 + 1) * 0.125
+    param.addcdiv_(average, denominator * (inversion + 1), value=-lr)
+
+
+def step_inversion_foreach(
+    param: list[Tensor],
+    grad: list[Tensor],
+    square_avg: list[Tensor],
+    noise: list[Tensor],
+    third: list[Tensor],
+    third_mean: list[Tensor],
+    c2: list[Tensor],
+    c3: list[Tensor],
+    unit_of_c: list[Tensor],
+    *,
+    eps: float,
+    alpha: float,
+    unit: float,
+    remembered: float,
+    spread: float,
+    warm: float,
+    m: float,
+    lr: float,
+) -> None:
+    old = [x.clone() for x in square_avg]
+    x1 = 1 - alpha
+    torch._foreach_mul_(square_avg, alpha)
+    torch._foreach_addcmul_(square_avg, grad, grad, value=x1)
+    v = [x.to(y.dtype) for x, y in zip(square_avg, noise, strict=True)]
+    safe_v = torch._foreach_clamp_min(v, 1.1754943508222875e-38)
+    root = torch._foreach_sqrt(safe_v)
+    gradient_now = [x.to(y.dtype) for x, y in zip(grad, noise, strict=True)]
+    average = gradient_now
+    ratio = torch._foreach_div(old, safe_v)
+    step_mean = torch._foreach_div(gradient_now, root)
+    relative_unit = torch._foreach_div(unit_of_c, root)
+    x12 = torch._foreach_mul(c2, relative_unit)
+    relative_c2 = torch._foreach_mul(x12, relative_unit)
+    x14 = torch._foreach_mul(c3, relative_unit)
+    x15 = torch._foreach_mul(x14, relative_unit)
+    relative_c3 = torch._foreach_mul(x15, relative_unit)
+    x17 = m - 1
+    x18 = torch._foreach_div(relative_c2, x17)
+    x19 = torch._foreach_clamp_min(x18, -1e18)
+    x20 = torch._foreach_clamp_max(x19, 1e18)
+    x21 = torch._foreach_mul(ratio, alpha)
+    torch._foreach_mul_(noise, x21)
+    torch._foreach_add_(noise, x20, alpha=x1)
+    x24 = m - 2
+    x25 = max(1, x24)
+    x26 = x17 * x25
+    x27 = torch._foreach_div(relative_c3, x26)
+    x28 = torch._foreach_clamp_min(x27, -1e18)
+    x29 = torch._foreach_clamp_max(x28, 1e18)
+    x30 = torch._foreach_sqrt(ratio)
+    x31 = torch._foreach_mul(ratio, x30)
+    x32 = torch._foreach_mul(x31, alpha)
+    torch._foreach_mul_(third, x32)
+    torch._foreach_add_(third, x29, alpha=x1)
+    x35 = torch._foreach_mul(relative_c3, step_mean)
+    x36 = torch._foreach_div(x35, x26)
+    x37 = torch._foreach_clamp_min(x36, -1e18)
+    x38 = torch._foreach_clamp_max(x37, 1e18)
+    x39 = torch._foreach_mul(ratio, ratio)
+    x40 = torch._foreach_mul(x39, alpha)
+    torch._foreach_mul_(third_mean, x40)
+    torch._foreach_add_(third_mean, x38, alpha=x1)
+    x43 = unit ** (0.5)
+    root_mean_square = torch._foreach_div(root, x43)
+    x45 = torch._foreach_mul(noise, unit)
+    x46 = torch._foreach_div(x45, remembered)
+    # q, at most everything is noise
+    noise_share = torch._foreach_clamp_max(x46, 1)
+    # mean gradient over its root mean square
+    signal = torch._foreach_div(average, root_mean_square)
+    x49 = unit ** (1.5)
+    x50 = torch._foreach_mul(signal, third)
+    x51 = torch._foreach_mul(x50, x49)
+    x52 = torch._foreach_mul(x51, 3)
+    x53 = torch._foreach_div(x52, remembered)
+    x54 = unit**2
+    x55 = torch._foreach_mul(third_mean, x54)
+    x56 = torch._foreach_div(x55, remembered)
+    x57 = torch._foreach_add(x53, x56)
+    x58 = torch._foreach_clamp_max(x57, 1)
+    # 4 μ κ₃ + κ₄, relative
+    skew_variance = torch._foreach_clamp_min(x58, -1)
+    x60 = torch._foreach_mul(third, x49)
+    x61 = torch._foreach_div(x60, remembered)
+    x62 = torch._foreach_clamp_max(x61, 1)
+    x64 = torch._foreach_mul(noise_share, 2)
+    x65 = torch._foreach_neg(x64)
+    x66 = torch._foreach_add(x65, 4)
+    x67 = torch._foreach_mul(noise_share, x66)
+    x68 = torch._foreach_add(x67, skew_variance)
+    x69 = torch._foreach_clamp_min(x68, 0)
+    x70 = torch._foreach_mul(x69, spread)
+    relative_var_square_avg = torch._foreach_mul(x70, warm)
+    # what the plug-in update divides by
+    denominator = torch._foreach_add(root, eps)
+    # 1 where eps is negligible, 0 where it rules
+    share = torch._foreach_div(root, denominator)
+    x74 = torch._foreach_mul(share, 2)
+    x75 = torch._foreach_add(x74, 1)
+    x76 = torch._foreach_mul(relative_var_square_avg, share)
+    x77 = torch._foreach_mul(x76, x75)
+    # inversion divides: positive, subtraction-free
+    inversion = torch._foreach_mul(x77, 0.125)
+    x79 = torch._foreach_add(inversion, 1)
+    x80 = torch._foreach_mul(denominator, x79)
+    x81 = -lr
+    torch._foreach_addcdiv_(param, average, x80, value=x81)
 
 
 def step_closed_form(
@@ -454,6 +634,25 @@ def scalars_delta(t: float, alpha: float) -> dict[str, float]:
     }
 
 
+def scalars_inversion(t: float, alpha: float) -> dict[str, float]:
+    """Scalars of the step count t, for the step of the same name."""
+    x0 = alpha**t
+    unit = 1 - x0
+    remembered = unit
+    x3 = x0 - 1
+    x4 = alpha - 1
+    overlap = x4 / x3
+    spread = (x0 + 1) * x4 / ((alpha + 1) * x3)
+    warm = (1 - alpha ** (t - 1)) ** 8 / unit**8
+    return {
+        "unit": unit,
+        "remembered": remembered,
+        "overlap": overlap,
+        "spread": spread,
+        "warm": warm,
+    }
+
+
 def scalars_closed_form(t: float, alpha: float) -> dict[str, float]:
     """Scalars of the step count t, for the step of the same name."""
     x0 = alpha**t
@@ -471,3 +670,53 @@ def scalars_closed_form(t: float, alpha: float) -> dict[str, float]:
         "spread": spread,
         "warm": warm,
     }
+
+
+def meter_delta(
+    gradient_now: Tensor,
+    square_avg: Tensor,
+    noise: Tensor,
+    third: Tensor,
+    third_mean: Tensor,
+    *,
+    eps: float,
+    unit: float,
+    remembered: float,
+    overlap: float,
+    spread: float,
+    warm: float,
+) -> tuple[Tensor, Tensor]:
+    v = square_avg.to(noise.dtype)
+    safe_v = v.clamp_min(1.1754943508222875e-38)
+    root = safe_v.sqrt()
+    average = gradient_now
+    root_mean_square = root / unit**0.5
+    # q, at most everything is noise
+    noise_share = (noise * unit / remembered).clamp_max(1)
+    # mean gradient over its root mean square
+    signal = average / root_mean_square
+    x10 = unit**1.5
+    # 4 μ κ₃ + κ₄, relative
+    skew_variance = (
+        (signal * third * x10 * 3 / remembered + third_mean * unit**2 / remembered)
+        .clamp_max(1)
+        .clamp_min(-1)
+    )
+    # κ₃ over the cube of the root
+    skewness = (third * x10 / remembered).clamp_max(1).clamp_min(-1)
+    relative_cov_gradient_square_avg = (
+        (average * noise_share * 2 + skewness * root_mean_square) * overlap * warm
+    )
+    relative_var_square_avg = (
+        (noise_share * (4 - noise_share * 2) + skew_variance).clamp_min(0) * spread * warm
+    )
+    # what the plug-in update divides by
+    denominator = root + eps
+    # 1 where eps is negligible, 0 where it rules
+    share = root / denominator
+    # coupling joins the numerator
+    numerator = average + relative_cov_gradient_square_avg * share * 0.5
+    # inversion divides: positive, subtraction-free
+    inversion = relative_var_square_avg * share * (share * 2 + 1) * 0.125
+    coupling = (numerator - average) / root
+    return inversion, coupling

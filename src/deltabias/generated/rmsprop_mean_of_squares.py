@@ -301,6 +301,169 @@ def step_delta_foreach(
     torch._foreach_addcdiv_(param, numerator, x75, value=x76)
 
 
+def step_inversion(
+    param: Tensor,
+    grad: Tensor,
+    square_avg: Tensor,
+    variance: Tensor,
+    c2: Tensor,
+    c3: Tensor,
+    c4: Tensor,
+    unit_of_c: Tensor,
+    *,
+    eps: float,
+    alpha: float,
+    warm: float,
+    enough: float,
+    m: float,
+    lr: float,
+) -> None:
+    old = square_avg.clone()
+    x1 = 1 - alpha
+    square_avg.mul_(alpha)
+    square_avg.addcmul_(grad, grad, value=x1)
+    square_avg.add_(c2 * unit_of_c * unit_of_c, alpha=x1)
+    v = square_avg.to(variance.dtype)
+    safe_v = v.clamp_min(1.1754943508222875e-38)
+    root = safe_v.sqrt()
+    gradient_now = grad.to(variance.dtype)
+    average = gradient_now
+    ratio = old / safe_v
+    step_mean = gradient_now / root
+    relative_unit = unit_of_c / root
+    relative_c2 = c2 * relative_unit * relative_unit
+    relative_c3 = c3 * relative_unit * relative_unit * relative_unit
+    relative_c4 = c4 * relative_unit * relative_unit * relative_unit * relative_unit
+    x24 = m - 1
+    x45 = (
+        (
+            -(
+                (
+                    relative_c2 * relative_c2
+                    - relative_c2 * (step_mean * step_mean) * 4
+                    - relative_c3 * step_mean * 4
+                    - relative_c4
+                )
+                / x24
+            )
+        )
+        .clamp_min(-1e18)
+        .clamp_max(1e18)
+    )
+    x46 = x1**2
+    variance.mul_(ratio * ratio * alpha**2)
+    variance.add_(x45, alpha=x46)
+    x55 = 2.5 - ratio * alpha * 2.5
+    x56 = x55 * x55
+    x57 = x56 * x56
+    # withdrawn at the start and where one step dominates
+    trust = enough * warm / (x57 * x57 + 1)
+    relative_var_square_avg = trust * variance
+    # what the plug-in update divides by
+    denominator = root + eps
+    # 1 where eps is negligible, 0 where it rules
+    share = root / denominator
+    # inversion divides: positive, subtraction-free
+    inversion = relative_var_square_avg * share * (share * 2 + 1) * 0.125
+    param.addcdiv_(average, denominator * (inversion + 1), value=-lr)
+
+
+def step_inversion_foreach(
+    param: list[Tensor],
+    grad: list[Tensor],
+    square_avg: list[Tensor],
+    variance: list[Tensor],
+    c2: list[Tensor],
+    c3: list[Tensor],
+    c4: list[Tensor],
+    unit_of_c: list[Tensor],
+    *,
+    eps: float,
+    alpha: float,
+    warm: float,
+    enough: float,
+    m: float,
+    lr: float,
+) -> None:
+    old = [x.clone() for x in square_avg]
+    x1 = 1 - alpha
+    torch._foreach_mul_(square_avg, alpha)
+    torch._foreach_addcmul_(square_avg, grad, grad, value=x1)
+    x4 = torch._foreach_mul(c2, unit_of_c)
+    x5 = torch._foreach_mul(x4, unit_of_c)
+    torch._foreach_add_(square_avg, x5, alpha=x1)
+    v = [x.to(y.dtype) for x, y in zip(square_avg, variance, strict=True)]
+    safe_v = torch._foreach_clamp_min(v, 1.1754943508222875e-38)
+    root = torch._foreach_sqrt(safe_v)
+    gradient_now = [x.to(y.dtype) for x, y in zip(grad, variance, strict=True)]
+    average = gradient_now
+    ratio = torch._foreach_div(old, safe_v)
+    step_mean = torch._foreach_div(gradient_now, root)
+    relative_unit = torch._foreach_div(unit_of_c, root)
+    x15 = torch._foreach_mul(c2, relative_unit)
+    relative_c2 = torch._foreach_mul(x15, relative_unit)
+    x17 = torch._foreach_mul(c3, relative_unit)
+    x18 = torch._foreach_mul(x17, relative_unit)
+    relative_c3 = torch._foreach_mul(x18, relative_unit)
+    x20 = torch._foreach_mul(c4, relative_unit)
+    x21 = torch._foreach_mul(x20, relative_unit)
+    x22 = torch._foreach_mul(x21, relative_unit)
+    relative_c4 = torch._foreach_mul(x22, relative_unit)
+    x24 = m - 1
+    x25 = torch._foreach_mul(relative_c2, step_mean)
+    x26 = torch._foreach_mul(x25, 2)
+    x27 = torch._foreach_add(x26, relative_c3)
+    x28 = torch._foreach_mul(root, x27)
+    x29 = torch._foreach_div(x28, x24)
+    x30 = torch._foreach_clamp_min(x29, -1e18)
+    x31 = torch._foreach_clamp_max(x30, 1e18)
+    x33 = torch._foreach_mul(relative_c2, relative_c2)
+    x34 = torch._foreach_mul(step_mean, step_mean)
+    x35 = torch._foreach_mul(relative_c2, x34)
+    x36 = torch._foreach_mul(x35, 4)
+    x37 = torch._foreach_mul(relative_c3, step_mean)
+    x38 = torch._foreach_mul(x37, 4)
+    x39 = torch._foreach_sub(x33, x36)
+    x40 = torch._foreach_sub(x39, x38)
+    x41 = torch._foreach_sub(x40, relative_c4)
+    x42 = torch._foreach_div(x41, x24)
+    x43 = torch._foreach_neg(x42)
+    x44 = torch._foreach_clamp_min(x43, -1e18)
+    x45 = torch._foreach_clamp_max(x44, 1e18)
+    x46 = x1**2
+    x47 = alpha**2
+    x48 = torch._foreach_mul(ratio, ratio)
+    x49 = torch._foreach_mul(x48, x47)
+    torch._foreach_mul_(variance, x49)
+    torch._foreach_add_(variance, x45, alpha=x46)
+    x52 = torch._foreach_mul(ratio, alpha)
+    x53 = torch._foreach_mul(x52, 2.5)
+    x54 = torch._foreach_neg(x53)
+    x55 = torch._foreach_add(x54, 2.5)
+    x56 = torch._foreach_mul(x55, x55)
+    x57 = torch._foreach_mul(x56, x56)
+    x58 = torch._foreach_mul(x57, x57)
+    x59 = torch._foreach_add(x58, 1)
+    x60 = enough * warm
+    # withdrawn at the start and where one step dominates
+    trust = torch._foreach_div(x60, x59)
+    relative_var_square_avg = torch._foreach_mul(trust, variance)
+    # what the plug-in update divides by
+    denominator = torch._foreach_add(root, eps)
+    # 1 where eps is negligible, 0 where it rules
+    share = torch._foreach_div(root, denominator)
+    x65 = torch._foreach_mul(share, 2)
+    x66 = torch._foreach_add(x65, 1)
+    x67 = torch._foreach_mul(relative_var_square_avg, share)
+    x68 = torch._foreach_mul(x67, x66)
+    # inversion divides: positive, subtraction-free
+    inversion = torch._foreach_mul(x68, 0.125)
+    x70 = torch._foreach_add(inversion, 1)
+    x71 = torch._foreach_mul(denominator, x70)
+    x72 = -lr
+    torch._foreach_addcdiv_(param, average, x71, value=x72)
+
+
 def scalars_plug_in(t: float, alpha: float) -> dict[str, float]:
     return {}
 
@@ -310,3 +473,40 @@ def scalars_delta(t: float, alpha: float, m: float) -> dict[str, float]:
     warm = (1 - alpha ** (t - 1)) ** 8 / (1 - alpha**t) ** 8
     enough = 1 - 8 / m**3
     return {"warm": warm, "enough": enough}
+
+
+def scalars_inversion(t: float, alpha: float, m: float) -> dict[str, float]:
+    """Scalars of the step count t, for the step of the same name."""
+    warm = (1 - alpha ** (t - 1)) ** 8 / (1 - alpha**t) ** 8
+    enough = 1 - 8 / m**3
+    return {"warm": warm, "enough": enough}
+
+
+def meter_delta(
+    gradient_now: Tensor,
+    square_avg: Tensor,
+    variance: Tensor,
+    *,
+    eps: float,
+    alpha: float,
+    warm: float,
+    enough: float,
+) -> tuple[Tensor, Tensor]:
+    v = square_avg.to(variance.dtype)
+    safe_v = v.clamp_min(1.1754943508222875e-38)
+    root = safe_v.sqrt()
+    average = gradient_now
+    # withdrawn at the start and where one step dominates
+    trust = enough * warm / ((2.5 - alpha * 2.5) ** 8 + 1)
+    relative_cov_gradient_square_avg = 0
+    relative_var_square_avg = variance * trust
+    # what the plug-in update divides by
+    denominator = root + eps
+    # 1 where eps is negligible, 0 where it rules
+    share = root / denominator
+    # coupling joins the numerator
+    numerator = average + share * relative_cov_gradient_square_avg * 0.5
+    # inversion divides: positive, subtraction-free
+    inversion = relative_var_square_avg * share * (share * 2 + 1) * 0.125
+    coupling = (numerator - average) / root
+    return inversion, coupling

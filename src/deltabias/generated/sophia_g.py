@@ -249,6 +249,137 @@ def apply_delta_foreach(
     torch._foreach_add_(param, direction, alpha=x22)
 
 
+def observe_inversion(
+    grad: Tensor,
+    hessian: Tensor,
+    noise: Tensor,
+    c2: Tensor,
+    unit_of_c: Tensor,
+    *,
+    beta2: float,
+    m: float,
+) -> None:
+    old = hessian.clone()
+    x1 = 1 - beta2
+    hessian.mul_(beta2)
+    hessian.addcmul_(grad, grad, value=x1)
+    v = hessian.to(noise.dtype)
+    safe_v = v.clamp_min(1.1754943508222875e-38)
+    root = safe_v.sqrt()
+    gradient_now = grad.to(noise.dtype)
+    ratio = old / safe_v
+    relative_unit = unit_of_c / root
+    relative_c2 = c2 * relative_unit * relative_unit
+    x16 = (relative_c2 / (m - 1)).clamp_min(-1e18).clamp_max(1e18)
+    noise.mul_(ratio * beta2)
+    noise.add_(x16, alpha=x1)
+
+
+def observe_inversion_foreach(
+    grad: list[Tensor],
+    hessian: list[Tensor],
+    noise: list[Tensor],
+    c2: list[Tensor],
+    unit_of_c: list[Tensor],
+    *,
+    beta2: float,
+    m: float,
+) -> None:
+    old = [x.clone() for x in hessian]
+    x1 = 1 - beta2
+    torch._foreach_mul_(hessian, beta2)
+    torch._foreach_addcmul_(hessian, grad, grad, value=x1)
+    v = [x.to(y.dtype) for x, y in zip(hessian, noise, strict=True)]
+    safe_v = torch._foreach_clamp_min(v, 1.1754943508222875e-38)
+    root = torch._foreach_sqrt(safe_v)
+    gradient_now = [x.to(y.dtype) for x, y in zip(grad, noise, strict=True)]
+    ratio = torch._foreach_div(old, safe_v)
+    relative_unit = torch._foreach_div(unit_of_c, root)
+    x11 = torch._foreach_mul(c2, relative_unit)
+    relative_c2 = torch._foreach_mul(x11, relative_unit)
+    x13 = m - 1
+    x14 = torch._foreach_div(relative_c2, x13)
+    x15 = torch._foreach_clamp_min(x14, -1e18)
+    x16 = torch._foreach_clamp_max(x15, 1e18)
+    x17 = torch._foreach_mul(ratio, beta2)
+    torch._foreach_mul_(noise, x17)
+    torch._foreach_add_(noise, x16, alpha=x1)
+
+
+def apply_inversion(
+    param: Tensor,
+    grad: Tensor,
+    exp_avg: Tensor,
+    hessian: Tensor,
+    noise: Tensor,
+    *,
+    rho: float,
+    eps: float,
+    beta1: float,
+    unit: float,
+    remembered: float,
+    spread: float,
+    warm: float,
+    lr: float,
+) -> None:
+    exp_avg.lerp_(grad, 1 - beta1)
+    v = hessian.to(noise.dtype)
+    average = exp_avg.to(noise.dtype)
+    # q, at most everything is noise
+    noise_share = (noise * unit / remembered).clamp_max(1)
+    relative_var_hessian = noise_share * (4 - noise_share * 2) * spread * warm
+    # what the plug-in update divides by
+    denominator = (v * rho).clamp_min(eps)
+    # inversion divides: positive, subtraction-free
+    inversion = relative_var_hessian
+    direction = (average / (denominator * (inversion + 1))).clamp_min(-1).clamp_max(1)
+    param.add_(direction, alpha=-lr)
+
+
+def apply_inversion_foreach(
+    param: list[Tensor],
+    grad: list[Tensor],
+    exp_avg: list[Tensor],
+    hessian: list[Tensor],
+    noise: list[Tensor],
+    *,
+    rho: float,
+    eps: float,
+    beta1: float,
+    unit: float,
+    remembered: float,
+    spread: float,
+    warm: float,
+    lr: float,
+) -> None:
+    x0 = 1 - beta1
+    torch._foreach_lerp_(exp_avg, grad, x0)
+    v = [x.to(y.dtype) for x, y in zip(hessian, noise, strict=True)]
+    average = [x.to(y.dtype) for x, y in zip(exp_avg, noise, strict=True)]
+    x5 = torch._foreach_mul(noise, unit)
+    x6 = torch._foreach_div(x5, remembered)
+    # q, at most everything is noise
+    noise_share = torch._foreach_clamp_max(x6, 1)
+    x8 = torch._foreach_mul(noise_share, 2)
+    x9 = torch._foreach_neg(x8)
+    x10 = torch._foreach_add(x9, 4)
+    x11 = torch._foreach_mul(noise_share, x10)
+    x12 = torch._foreach_mul(x11, spread)
+    relative_var_hessian = torch._foreach_mul(x12, warm)
+    x14 = torch._foreach_mul(v, rho)
+    # what the plug-in update divides by
+    denominator = torch._foreach_clamp_min(x14, eps)
+    # inversion divides: positive, subtraction-free
+    inversion = relative_var_hessian
+    x17 = torch._foreach_add(inversion, 1)
+    x18 = torch._foreach_mul(denominator, x17)
+    x19 = torch._foreach_div(average, x18)
+    x20 = torch._foreach_clamp_min(x19, -1)
+    direction = torch._foreach_clamp_max(x20, 1)
+    x22 = -lr
+    torch._foreach_add_(param, direction, alpha=x22)
+
+
 def observe_closed_form(
     grad: Tensor,
     hessian: Tensor,
@@ -394,6 +525,16 @@ def scalars_delta(t: float, beta1: float, beta2: float) -> dict[str, float]:
     return {"unit": unit, "remembered": remembered, "spread": spread, "warm": warm}
 
 
+def scalars_inversion(t: float, beta1: float, beta2: float) -> dict[str, float]:
+    """Scalars of the step count t, for the step of the same name."""
+    x0 = beta2**t
+    unit = 1 - x0
+    remembered = unit
+    spread = (x0 + 1) * (beta2 - 1) / ((beta2 + 1) * (x0 - 1))
+    warm = (1 - beta2 ** (t - 1)) ** 8 / unit**8
+    return {"unit": unit, "remembered": remembered, "spread": spread, "warm": warm}
+
+
 def scalars_closed_form(t: float, beta1: float, beta2: float) -> dict[str, float]:
     """Scalars of the step count t, for the step of the same name."""
     x0 = beta2**t
@@ -402,3 +543,25 @@ def scalars_closed_form(t: float, beta1: float, beta2: float) -> dict[str, float
     spread = (x0 + 1) * (beta2 - 1) / ((beta2 + 1) * (x0 - 1))
     warm = (1 - beta2 ** (t - 1)) ** 8 / unit**8
     return {"unit": unit, "remembered": remembered, "spread": spread, "warm": warm}
+
+
+def meter_delta(
+    exp_avg: Tensor,
+    hessian: Tensor,
+    noise: Tensor,
+    *,
+    rho: float,
+    eps: float,
+    unit: float,
+    remembered: float,
+    spread: float,
+    warm: float,
+) -> tuple[Tensor, Tensor]:
+    v = hessian.to(noise.dtype)
+    # q, at most everything is noise
+    noise_share = (noise * unit / remembered).clamp_max(1)
+    relative_var_hessian = noise_share * (4 - noise_share * 2) * spread * warm
+    # inversion divides: positive, subtraction-free
+    inversion = relative_var_hessian
+    coupling = 0
+    return inversion, coupling

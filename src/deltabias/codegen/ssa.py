@@ -215,9 +215,9 @@ class Lowering:
         return result
 
     def _quotient(self, top: Operand, bottom: Operand) -> str:
-        if isinstance(top, Number) and not self._is_scalar(bottom):
+        if self._is_scalar(top) and not self._is_scalar(bottom):  # foreach has no scalar / tensor
             inverse = self.emit("reciprocal", bottom)
-            return inverse if top.value == 1 else self.emit("mul", inverse, top)
+            return inverse if top == Number(sp.Integer(1)) else self.emit("mul", inverse, top)
         return self.emit("div", top, bottom)
 
     def _chain(self, operation: str, operands: Sequence[Operand]) -> Operand:

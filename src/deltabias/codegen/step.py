@@ -57,7 +57,7 @@ class _StepBuilder:
         self.code = Lowering(self.program)
 
     def _name(self) -> str:
-        prefix = "step_" if self.observe and self.apply else "observe_" if self.observe else "apply_"
+        prefix = "step_" + ("" if self.observe and self.apply else "observe_" if self.observe else "apply_")
         return f"{prefix}{self.correction.strategy}".replace("+", "_")
 
     def _states(self) -> list[State]:

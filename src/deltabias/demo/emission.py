@@ -7,6 +7,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import deltabias
 from deltabias.errors import GenerateError
 from deltabias.rule import UpdateRule
 
@@ -55,9 +56,19 @@ def run_tests(tests: list[Path]) -> tuple[bool | None, str]:
         *("-c", os.devnull, f"--rootdir={root}"),
         *(str(test.resolve()) for test in tests),
     ]
+    # the test must meet this very package, also where it was found through a relative path
+    package = str(Path(deltabias.__file__).resolve().parents[1])
+    paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     try:
         done = subprocess.run(
-            command, cwd=root, capture_output=True, text=True, timeout=TIME_LIMIT, check=False
+            command,
+            cwd=root,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=TIME_LIMIT,
+            check=False,
         )
     except subprocess.TimeoutExpired:
         return False, f"the emitted test took longer than {TIME_LIMIT:g} s."

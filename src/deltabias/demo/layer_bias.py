@@ -34,6 +34,7 @@ class LayerBias:
     noise_share: float
     spread: float
     predicted: float
+    predicted_second_order: float
     measured: float
     measured_error: float
     corrected: float
@@ -64,7 +65,10 @@ def layer_biases(
     laws: GradientLaws, replay: Replay, *, advance: Callable[[], None] = lambda: None
 ) -> list[LayerBias]:
     """Predicted, measured and corrected relative bias of every layer; `advance` once a step."""
-    bias, population = predicted_bias(laws, replay)
+    predictions = {
+        "predicted": predicted_bias(laws, replay),
+        "predicted_second_order": predicted_bias(laws, replay, order=2),
+    }
     control = Control.of(laws, replay)
     plug_in, corrected = replayed_updates(laws, replay, advance=advance)
     centered = {
@@ -76,7 +80,10 @@ def layer_biases(
         here = laws.layers == layer
         u = control.update[here]
         weights = u / (u**2).sum()
-        numbers: dict[str, float] = {}
+        numbers = {
+            name: float(bias[here] @ population[here] / (population[here] ** 2).sum())
+            for name, (bias, population) in predictions.items()
+        }
         for name, rest in centered.items():
             each = weights @ rest[here]  # one number per replicate
             numbers[name] = float(weights @ control.mean_error[here] + each.mean())
@@ -87,7 +94,6 @@ def layer_biases(
                 coordinates=int(here.sum()),
                 noise_share=float((weights * u) @ control.noise_share[here]),
                 spread=float((weights * u) @ control.spread[here]),
-                predicted=float(bias[here] @ population[here] / (population[here] ** 2).sum()),
                 **numbers,
             )
         )

@@ -15,17 +15,20 @@ from deltabias.demo.transformer import ByteTransformer, build
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that both runs share. ``steps`` also sets the length of the cosine schedule."""
+    """Everything that both runs share. ``steps`` also sets the length of the cosine schedule.
+
+    ``sequences`` of ``context`` bytes make one microbatch; ``shape`` goes to the model.
+    """
 
     steps: int
-    lr: float = 2e-3
+    lr: float = 3e-3
     betas: tuple[float, float] = (0.9, 0.95)
     eps: float = 1e-8
     weight_decay: float = 0.1
     warmup: int = 20
     final_lr: float = 0.1
     microbatches: int = 8
-    sequences: int = 4
+    sequences: int = 2
     context: int = 64
     validation_windows: int = 512
     shape: dict[str, int] = field(default_factory=dict)

@@ -32,8 +32,9 @@ class Block(nn.Module):
 class ByteTransformer(nn.Module):
     """Logits of the next byte: int64 ``[batch, length]`` to ``[batch, length, 256]``.
 
-    With the defaults 0.86 million parameters. Weights are drawn from N(0, 0.02²), those that
-    write into the residual stream smaller by √(2 · blocks), as in GPT-2.
+    With the defaults 0.86 million parameters. Weights are drawn with variance 1/inputs, those that
+    write into the residual stream with 1/(2 · blocks) of that; the head starts near zero, so that
+    the first loss is log 256.
     """
 
     def __init__(
@@ -50,9 +51,15 @@ class ByteTransformer(nn.Module):
         self.head = nn.Linear(width, BYTES, bias=False)
         for name, parameter in self.named_parameters():
             if parameter.dim() >= 2:
-                residual = name.endswith(("project.weight", "down.weight"))
-                scale = 0.02 / (2 * blocks) ** 0.5 if residual else 0.02
-                nn.init.normal_(parameter, std=scale)
+                nn.init.normal_(parameter, std=self._scale(name, parameter.shape[1], blocks))
+
+    @staticmethod
+    def _scale(name: str, inputs: int, blocks: int) -> float:
+        fixed = {"embedding.weight": 1.0, "position.weight": 0.3, "head.weight": 0.02}
+        if name in fixed:
+            return fixed[name]
+        writes = name.endswith(("project.weight", "down.weight"))
+        return (2 * blocks) ** -0.5 * inputs**-0.5 if writes else inputs**-0.5
 
     def forward(self, tokens: Tensor) -> Tensor:
         x = self.embedding(tokens) + self.position.weight[: tokens.shape[1]]

@@ -210,7 +210,7 @@ def step_delta(
     x62 = x61 * x61
     x63 = x62 * x62
     # withdrawn at the start and where one step dominates
-    trust = enough * warm / (x63 * x63 + 1)
+    trust = (x63 * x63 + 1).reciprocal() * (enough * warm)
     relative_cov_exp_avg_exp_avg_sq = covariance * trust / debias_numerator
     relative_var_exp_avg_sq = trust * variance
     root_debiased = root / debias_preconditioner**0.5
@@ -314,33 +314,34 @@ def step_delta_foreach(
     x64 = torch._foreach_mul(x63, x63)
     x65 = torch._foreach_add(x64, 1)
     x66 = enough * warm
+    x67 = torch._foreach_reciprocal(x65)
     # withdrawn at the start and where one step dominates
-    trust = torch._foreach_div(x66, x65)
-    x68 = torch._foreach_mul(covariance, trust)
-    relative_cov_exp_avg_exp_avg_sq = torch._foreach_div(x68, debias_numerator)
+    trust = torch._foreach_mul(x67, x66)
+    x69 = torch._foreach_mul(covariance, trust)
+    relative_cov_exp_avg_exp_avg_sq = torch._foreach_div(x69, debias_numerator)
     relative_var_exp_avg_sq = torch._foreach_mul(trust, variance)
-    x71 = debias_preconditioner ** (0.5)
-    root_debiased = torch._foreach_div(root, x71)
+    x72 = debias_preconditioner ** (0.5)
+    root_debiased = torch._foreach_div(root, x72)
     # what the plug-in update divides by
     denominator = torch._foreach_add(root_debiased, eps)
     # 1 where eps is negligible, 0 where it rules
     share = torch._foreach_div(root_debiased, denominator)
-    x75 = torch._foreach_mul(relative_cov_exp_avg_exp_avg_sq, share)
-    x76 = torch._foreach_mul(x75, debias_numerator)
-    x77 = torch._foreach_mul(x76, 0.5)
+    x76 = torch._foreach_mul(relative_cov_exp_avg_exp_avg_sq, share)
+    x77 = torch._foreach_mul(x76, debias_numerator)
+    x78 = torch._foreach_mul(x77, 0.5)
     # coupling joins the numerator
-    numerator = torch._foreach_add(average, x77)
-    x79 = torch._foreach_mul(share, 2)
-    x80 = torch._foreach_add(x79, 1)
-    x81 = torch._foreach_mul(relative_var_exp_avg_sq, share)
-    x82 = torch._foreach_mul(x81, x80)
+    numerator = torch._foreach_add(average, x78)
+    x80 = torch._foreach_mul(share, 2)
+    x81 = torch._foreach_add(x80, 1)
+    x82 = torch._foreach_mul(relative_var_exp_avg_sq, share)
+    x83 = torch._foreach_mul(x82, x81)
     # inversion divides: positive, subtraction-free
-    inversion = torch._foreach_mul(x82, 0.125)
-    x84 = torch._foreach_add(inversion, 1)
-    x85 = torch._foreach_mul(denominator, x84)
-    x86 = lr / debias_numerator
-    x87 = -x86
-    torch._foreach_addcdiv_(param, numerator, x85, value=x87)
+    inversion = torch._foreach_mul(x83, 0.125)
+    x85 = torch._foreach_add(inversion, 1)
+    x86 = torch._foreach_mul(denominator, x85)
+    x87 = lr / debias_numerator
+    x88 = -x87
+    torch._foreach_addcdiv_(param, numerator, x86, value=x88)
 
 
 def step_inversion(
@@ -412,7 +413,7 @@ def step_inversion(
     x62 = x61 * x61
     x63 = x62 * x62
     # withdrawn at the start and where one step dominates
-    trust = enough * warm / (x63 * x63 + 1)
+    trust = (x63 * x63 + 1).reciprocal() * (enough * warm)
     relative_var_exp_avg_sq = trust * variance
     root_debiased = root / debias_preconditioner**0.5
     # what the plug-in update divides by
@@ -513,26 +514,27 @@ def step_inversion_foreach(
     x64 = torch._foreach_mul(x63, x63)
     x65 = torch._foreach_add(x64, 1)
     x66 = enough * warm
+    x67 = torch._foreach_reciprocal(x65)
     # withdrawn at the start and where one step dominates
-    trust = torch._foreach_div(x66, x65)
+    trust = torch._foreach_mul(x67, x66)
     relative_var_exp_avg_sq = torch._foreach_mul(trust, variance)
-    x69 = debias_preconditioner ** (0.5)
-    root_debiased = torch._foreach_div(root, x69)
+    x70 = debias_preconditioner ** (0.5)
+    root_debiased = torch._foreach_div(root, x70)
     # what the plug-in update divides by
     denominator = torch._foreach_add(root_debiased, eps)
     # 1 where eps is negligible, 0 where it rules
     share = torch._foreach_div(root_debiased, denominator)
-    x73 = torch._foreach_mul(share, 2)
-    x74 = torch._foreach_add(x73, 1)
-    x75 = torch._foreach_mul(relative_var_exp_avg_sq, share)
-    x76 = torch._foreach_mul(x75, x74)
+    x74 = torch._foreach_mul(share, 2)
+    x75 = torch._foreach_add(x74, 1)
+    x76 = torch._foreach_mul(relative_var_exp_avg_sq, share)
+    x77 = torch._foreach_mul(x76, x75)
     # inversion divides: positive, subtraction-free
-    inversion = torch._foreach_mul(x76, 0.125)
-    x78 = torch._foreach_add(inversion, 1)
-    x79 = torch._foreach_mul(denominator, x78)
-    x80 = lr / debias_numerator
-    x81 = -x80
-    torch._foreach_addcdiv_(param, average, x79, value=x81)
+    inversion = torch._foreach_mul(x77, 0.125)
+    x79 = torch._foreach_add(inversion, 1)
+    x80 = torch._foreach_mul(denominator, x79)
+    x81 = lr / debias_numerator
+    x82 = -x81
+    torch._foreach_addcdiv_(param, average, x80, value=x82)
 
 
 def scalars_plug_in(t: float, beta1: float, beta2: float) -> dict[str, float]:

@@ -185,7 +185,7 @@ def step_delta(
     x56 = x55 * x55
     x57 = x56 * x56
     # withdrawn at the start and where one step dominates
-    trust = enough * warm / (x57 * x57 + 1)
+    trust = (x57 * x57 + 1).reciprocal() * (enough * warm)
     relative_cov_gradient_square_avg = covariance * trust
     relative_var_square_avg = trust * variance
     # what the plug-in update divides by
@@ -277,28 +277,29 @@ def step_delta_foreach(
     x58 = torch._foreach_mul(x57, x57)
     x59 = torch._foreach_add(x58, 1)
     x60 = enough * warm
+    x61 = torch._foreach_reciprocal(x59)
     # withdrawn at the start and where one step dominates
-    trust = torch._foreach_div(x60, x59)
+    trust = torch._foreach_mul(x61, x60)
     relative_cov_gradient_square_avg = torch._foreach_mul(covariance, trust)
     relative_var_square_avg = torch._foreach_mul(trust, variance)
     # what the plug-in update divides by
     denominator = torch._foreach_add(root, eps)
     # 1 where eps is negligible, 0 where it rules
     share = torch._foreach_div(root, denominator)
-    x66 = torch._foreach_mul(relative_cov_gradient_square_avg, share)
-    x67 = torch._foreach_mul(x66, 0.5)
+    x67 = torch._foreach_mul(relative_cov_gradient_square_avg, share)
+    x68 = torch._foreach_mul(x67, 0.5)
     # coupling joins the numerator
-    numerator = torch._foreach_add(average, x67)
-    x69 = torch._foreach_mul(share, 2)
-    x70 = torch._foreach_add(x69, 1)
-    x71 = torch._foreach_mul(relative_var_square_avg, share)
-    x72 = torch._foreach_mul(x71, x70)
+    numerator = torch._foreach_add(average, x68)
+    x70 = torch._foreach_mul(share, 2)
+    x71 = torch._foreach_add(x70, 1)
+    x72 = torch._foreach_mul(relative_var_square_avg, share)
+    x73 = torch._foreach_mul(x72, x71)
     # inversion divides: positive, subtraction-free
-    inversion = torch._foreach_mul(x72, 0.125)
-    x74 = torch._foreach_add(inversion, 1)
-    x75 = torch._foreach_mul(denominator, x74)
-    x76 = -lr
-    torch._foreach_addcdiv_(param, numerator, x75, value=x76)
+    inversion = torch._foreach_mul(x73, 0.125)
+    x75 = torch._foreach_add(inversion, 1)
+    x76 = torch._foreach_mul(denominator, x75)
+    x77 = -lr
+    torch._foreach_addcdiv_(param, numerator, x76, value=x77)
 
 
 def step_inversion(
@@ -357,7 +358,7 @@ def step_inversion(
     x56 = x55 * x55
     x57 = x56 * x56
     # withdrawn at the start and where one step dominates
-    trust = enough * warm / (x57 * x57 + 1)
+    trust = (x57 * x57 + 1).reciprocal() * (enough * warm)
     relative_var_square_avg = trust * variance
     # what the plug-in update divides by
     denominator = root + eps
@@ -445,23 +446,24 @@ def step_inversion_foreach(
     x58 = torch._foreach_mul(x57, x57)
     x59 = torch._foreach_add(x58, 1)
     x60 = enough * warm
+    x61 = torch._foreach_reciprocal(x59)
     # withdrawn at the start and where one step dominates
-    trust = torch._foreach_div(x60, x59)
+    trust = torch._foreach_mul(x61, x60)
     relative_var_square_avg = torch._foreach_mul(trust, variance)
     # what the plug-in update divides by
     denominator = torch._foreach_add(root, eps)
     # 1 where eps is negligible, 0 where it rules
     share = torch._foreach_div(root, denominator)
-    x65 = torch._foreach_mul(share, 2)
-    x66 = torch._foreach_add(x65, 1)
-    x67 = torch._foreach_mul(relative_var_square_avg, share)
-    x68 = torch._foreach_mul(x67, x66)
+    x66 = torch._foreach_mul(share, 2)
+    x67 = torch._foreach_add(x66, 1)
+    x68 = torch._foreach_mul(relative_var_square_avg, share)
+    x69 = torch._foreach_mul(x68, x67)
     # inversion divides: positive, subtraction-free
-    inversion = torch._foreach_mul(x68, 0.125)
-    x70 = torch._foreach_add(inversion, 1)
-    x71 = torch._foreach_mul(denominator, x70)
-    x72 = -lr
-    torch._foreach_addcdiv_(param, average, x71, value=x72)
+    inversion = torch._foreach_mul(x69, 0.125)
+    x71 = torch._foreach_add(inversion, 1)
+    x72 = torch._foreach_mul(denominator, x71)
+    x73 = -lr
+    torch._foreach_addcdiv_(param, average, x72, value=x73)
 
 
 def scalars_plug_in(t: float, alpha: float) -> dict[str, float]:

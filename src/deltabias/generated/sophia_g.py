@@ -65,19 +65,21 @@ def corrected_update_foreach(
     return update
 
 
-def observe_plug_in(grad: Tensor, hessian: Tensor, *, beta2: float) -> None:
+def step_observe_plug_in(grad: Tensor, hessian: Tensor, *, beta2: float) -> None:
     x0 = 1 - beta2
     hessian.mul_(beta2)
     hessian.addcmul_(grad, grad, value=x0)
 
 
-def observe_plug_in_foreach(grad: list[Tensor], hessian: list[Tensor], *, beta2: float) -> None:
+def step_observe_plug_in_foreach(
+    grad: list[Tensor], hessian: list[Tensor], *, beta2: float
+) -> None:
     x0 = 1 - beta2
     torch._foreach_mul_(hessian, beta2)
     torch._foreach_addcmul_(hessian, grad, grad, value=x0)
 
 
-def apply_plug_in(
+def step_apply_plug_in(
     param: Tensor,
     grad: Tensor,
     exp_avg: Tensor,
@@ -95,7 +97,7 @@ def apply_plug_in(
     param.add_(direction, alpha=-lr)
 
 
-def apply_plug_in_foreach(
+def step_apply_plug_in_foreach(
     param: list[Tensor],
     grad: list[Tensor],
     exp_avg: list[Tensor],
@@ -118,7 +120,7 @@ def apply_plug_in_foreach(
     torch._foreach_add_(param, direction, alpha=x7)
 
 
-def observe_delta(
+def step_observe_delta(
     grad: Tensor,
     hessian: Tensor,
     noise: Tensor,
@@ -144,7 +146,7 @@ def observe_delta(
     noise.add_(x16, alpha=x1)
 
 
-def observe_delta_foreach(
+def step_observe_delta_foreach(
     grad: list[Tensor],
     hessian: list[Tensor],
     noise: list[Tensor],
@@ -175,7 +177,7 @@ def observe_delta_foreach(
     torch._foreach_add_(noise, x16, alpha=x1)
 
 
-def apply_delta(
+def step_apply_delta(
     param: Tensor,
     grad: Tensor,
     exp_avg: Tensor,
@@ -205,7 +207,7 @@ def apply_delta(
     param.add_(direction, alpha=-lr)
 
 
-def apply_delta_foreach(
+def step_apply_delta_foreach(
     param: list[Tensor],
     grad: list[Tensor],
     exp_avg: list[Tensor],
@@ -249,7 +251,7 @@ def apply_delta_foreach(
     torch._foreach_add_(param, direction, alpha=x22)
 
 
-def observe_inversion(
+def step_observe_inversion(
     grad: Tensor,
     hessian: Tensor,
     noise: Tensor,
@@ -275,7 +277,7 @@ def observe_inversion(
     noise.add_(x16, alpha=x1)
 
 
-def observe_inversion_foreach(
+def step_observe_inversion_foreach(
     grad: list[Tensor],
     hessian: list[Tensor],
     noise: list[Tensor],
@@ -306,7 +308,7 @@ def observe_inversion_foreach(
     torch._foreach_add_(noise, x16, alpha=x1)
 
 
-def apply_inversion(
+def step_apply_inversion(
     param: Tensor,
     grad: Tensor,
     exp_avg: Tensor,
@@ -336,7 +338,7 @@ def apply_inversion(
     param.add_(direction, alpha=-lr)
 
 
-def apply_inversion_foreach(
+def step_apply_inversion_foreach(
     param: list[Tensor],
     grad: list[Tensor],
     exp_avg: list[Tensor],
@@ -380,7 +382,7 @@ def apply_inversion_foreach(
     torch._foreach_add_(param, direction, alpha=x22)
 
 
-def observe_closed_form(
+def step_observe_closed_form(
     grad: Tensor,
     hessian: Tensor,
     noise: Tensor,
@@ -406,7 +408,7 @@ def observe_closed_form(
     noise.add_(x16, alpha=x1)
 
 
-def observe_closed_form_foreach(
+def step_observe_closed_form_foreach(
     grad: list[Tensor],
     hessian: list[Tensor],
     noise: list[Tensor],
@@ -437,7 +439,7 @@ def observe_closed_form_foreach(
     torch._foreach_add_(noise, x16, alpha=x1)
 
 
-def apply_closed_form(
+def step_apply_closed_form(
     param: Tensor,
     grad: Tensor,
     exp_avg: Tensor,
@@ -467,7 +469,7 @@ def apply_closed_form(
     param.add_(direction, alpha=-lr)
 
 
-def apply_closed_form_foreach(
+def step_apply_closed_form_foreach(
     param: list[Tensor],
     grad: list[Tensor],
     exp_avg: list[Tensor],

@@ -82,6 +82,16 @@ class MicrobatchStats:
         return self._layout.params
 
     @property
+    def moments(self) -> int:
+        """The highest central moment that is kept."""
+        return self._moments
+
+    @property
+    def group_count(self) -> int:
+        """How many groups the microbatches are dealt to."""
+        return self._groups
+
+    @property
     def count(self) -> int:
         """m, the microbatches of this step so far; kept after `consume` until the next begins."""
         return sum(group.count for group in self._groups)

@@ -1,0 +1,195 @@
+"""AdamW, corrected: see `deltabias.rules.adam` for its mathematics."""
+
+from types import ModuleType
+from typing import Any
+
+from torch import Tensor
+from torch.optim.optimizer import ParamsT
+
+from deltabias.generated import adamw, adamw_mean_of_squares
+from deltabias.microbatch import MicrobatchStats, StepMoments
+from deltabias.optim.averaged import CORRECTIONS, AveragedOptimizer
+from deltabias.optim.checks import NONFINITE, check_betas, check_choice, check_range, refuse_flags
+from deltabias.optim.cross_fit import CROSS_FITTED, crossed_step, fold_names
+
+SECOND_MOMENTS: dict[str, ModuleType] = {
+    "square_of_mean": adamw,
+    "mean_of_squares": adamw_mean_of_squares,
+}
+
+
+class AdamW(AveragedOptimizer):
+    r"""AdamW whose mean update is the population update, to second order.
+
+    .. math:: \theta \leftarrow (1 - \eta\lambda)\,\theta - \eta\,
+              \frac{\hat m + c}{(\sqrt{\hat v} + \epsilon)(1 + q)}
+
+    with c the coupling and q the inversion correction, tracked from the attached
+    `MicrobatchStats`; c = q = 0 is `torch.optim.AdamW`, bit for bit.
+
+    Parameters
+    ----------
+    params, lr, betas, eps, weight_decay, maximize, foreach
+        as `torch.optim.AdamW`
+    correction : {"delta", "closed_form", "inversion", "cross_fit", "cross_fit+delta", "none"}
+        ``delta`` (default) corrects coupling and inversion over the whole trajectory;
+        ``closed_form`` is the one-buffer version for normal gradient noise; ``inversion`` corrects
+        the inversion alone, which by itself usually makes the bias larger (for comparison).
+        ``cross_fit`` and ``cross_fit+delta`` are the published ones, within a step; they need
+        ``MicrobatchStats(params, groups=2)`` and keep both averages twice.
+    second_moment : {"square_of_mean", "mean_of_squares"}
+        what the second moment averages: the squared mean gradient (torch's), or the mean of the
+        microbatches' squared gradients. These are two rules with two population updates, best at
+        different learning rates.
+    nonfinite : {"raise", "skip", "ignore"}
+        what to do with a NaN or infinite gradient. The look costs one device synchronization;
+        ``ignore`` does not look, as torch.
+
+    Raises
+    ------
+    ValueError
+        for hyperparameters out of range.
+    NotImplementedError
+        for amsgrad, capturable, differentiable and fused.
+
+    Sources
+    -------
+    Loshchilov & Hutter, arXiv 1711.05101, algorithm 2; the correction: `deltabias.tracking`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from deltabias.microbatch import MicrobatchStats
+    >>> weight = torch.nn.Parameter(torch.ones(3))
+    >>> optimizer = AdamW([weight], lr=0.1)
+    >>> stats = MicrobatchStats([weight])
+    >>> optimizer.attach(stats)
+    >>> for scale in (1.0, 3.0):
+    ...     with stats.microbatch():
+    ...         (scale * weight.sum() / 2).backward()
+    >>> optimizer.step()
+    >>> optimizer.validity().corrected
+    1
+    """
+
+    states = ("exp_avg", "exp_avg_sq")
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float | Tensor = 1e-3,
+        betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 1e-2,
+        amsgrad: bool = False,
+        *,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        correction: str = "delta",
+        second_moment: str = "square_of_mean",
+        nonfinite: str = "raise",
+    ):
+        refuse_flags(
+            "AdamW",
+            {
+                "amsgrad": amsgrad,
+                "capturable": capturable,
+                "differentiable": differentiable,
+                "fused": fused,
+            },
+        )
+        defaults = {
+            "lr": lr,
+            "betas": betas,
+            "eps": eps,
+            "weight_decay": weight_decay,
+            "maximize": maximize,
+            "foreach": foreach,
+            "correction": correction,
+            "second_moment": second_moment,
+            "nonfinite": nonfinite,
+        }
+        super().__init__(params, defaults)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """As torch's; a group's own options are checked too."""
+        options = {**self.defaults, **param_group}
+        for name in ("lr", "eps", "weight_decay"):
+            check_range(name, options[name])
+        check_betas(options["betas"])
+        check_choice("correction", options["correction"], (*CORRECTIONS, *CROSS_FITTED))
+        check_choice("second_moment", options["second_moment"], SECOND_MOMENTS)
+        check_choice("nonfinite", options["nonfinite"], NONFINITE)
+        squared = options["second_moment"] == "square_of_mean"
+        if options["correction"] in ("closed_form", *CROSS_FITTED) and not squared:
+            raise ValueError(
+                f"correction={options['correction']!r} is for second_moment='square_of_mean'; use "
+                "correction='delta' with second_moment='mean_of_squares'."
+            )
+        super().add_param_group(param_group)
+
+    def _module(self, group: dict[str, Any]) -> ModuleType:
+        return SECOND_MOMENTS[group["second_moment"]]
+
+    def _scalars(self, group: dict[str, Any]) -> dict[str, Any]:
+        beta1, beta2 = group["betas"]
+        return {"beta1": beta1, "beta2": beta2, "eps": group["eps"]}
+
+    # -- the published correction -------------------------------------------------------------
+
+    def _strategy(self, group: dict[str, Any]) -> str:
+        return "plug_in" if self._crosses(group) else super()._strategy(group)
+
+    @staticmethod
+    def _crosses(group: dict[str, Any]) -> bool:
+        return group["correction"] in CROSS_FITTED
+
+    def _check_statistics(self, stats: MicrobatchStats, group: dict[str, Any]) -> None:
+        super()._check_statistics(stats, group)
+        if self._crosses(group) and stats.group_count != 2:
+            raise ValueError(
+                f"correction={group['correction']!r} needs two groups of microbatches, the "
+                f"statistics keep groups={stats.group_count}; build MicrobatchStats(params, "
+                "groups=2)."
+            )
+
+    def _init_state(self, param: Tensor, group: dict[str, Any]) -> None:
+        super()._init_state(param, group)
+        if self._crosses(group):
+            state = self.state[param]
+            for own, second in zip(self.states, fold_names(self.states), strict=True):
+                if second not in state:  # a checkpoint without folds: both start alike
+                    state[second] = state[own].clone()
+
+    def _step_together(
+        self,
+        group: dict[str, Any],
+        params: list[Tensor],
+        grads: list[Tensor],
+        moments: StepMoments | None,
+        count: float,
+        foreach: bool,
+    ) -> None:
+        if not self._crosses(group) or (moments is None and not self._had_statistics):
+            super()._step_together(group, params, grads, moments, count, foreach)
+            self._align_folds(group, params)
+            return
+        scalars = self._step_scalars(group, "plug_in", moments and moments.count, count)
+        delta = group["correction"] == "cross_fit+delta"
+        for param, grad in zip(params, grads, strict=True):
+            state = self.state[param]
+            crossed_step(self._module(group), state, param, grad, moments, scalars, delta=delta)
+
+    def _align_folds(self, group: dict[str, Any], params: list[Tensor]) -> None:
+        if self._crosses(group):
+            for param in params:
+                state = self.state[param]
+                for own, second in zip(self.states, fold_names(self.states), strict=True):
+                    state[second].copy_(state[own])
+
+    def _effective_steps(self, group: dict[str, Any], step: float) -> float:
+        beta2 = float(group["betas"][1])
+        return (1 + beta2) * (1 - beta2**step) / ((1 - beta2) * (1 + beta2**step))

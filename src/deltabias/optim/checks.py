@@ -1,0 +1,75 @@
+"""Arguments and gradients that are refused, each with what was passed and what is allowed."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+NONFINITE = ("raise", "skip", "ignore")
+
+
+def check_range(name: str, value: float | Tensor, high: float = float("inf")) -> None:
+    """Raise unless ``0 <= value < high``; a tensor must have one element."""
+    if isinstance(value, Tensor) and value.numel() != 1:
+        raise ValueError(f"{name} is a tensor of shape {tuple(value.shape)}; it must have 1 element.")
+    if not 0.0 <= value < high:
+        limit = f"[0, {high:g})" if high != float("inf") else "[0, inf)"
+        raise ValueError(f"{name}={float(value)} is outside {limit}.")
+
+
+def check_betas(betas: tuple[float | Tensor, float | Tensor]) -> None:
+    """Raise unless betas are two numbers in [0, 1)."""
+    if len(betas) != 2:
+        raise ValueError(f"{betas=} must be a pair (beta1, beta2).")
+    for i, beta in enumerate(betas):
+        check_range(f"betas[{i}]", beta, 1.0)
+
+
+def check_choice(name: str, value: str, allowed: Iterable[str]) -> None:
+    """Raise unless the value is one of those allowed."""
+    if value not in (allowed := tuple(allowed)):
+        raise ValueError(f"{name}={value!r} is not known; use one of {', '.join(map(repr, allowed))}.")
+
+
+def refuse_flags(optimizer: str, flags: Mapping[str, Any]) -> None:
+    """Raise for a flag of torch.optim that is not supported; never ignore one."""
+    for name, value in flags.items():
+        if value:
+            raise NotImplementedError(
+                f"{optimizer}({name}={value}) is not supported; leave it out, or use "
+                f"torch.optim for it."
+            )
+
+
+def refuse_parameter(param: Tensor) -> None:
+    """Raise for parameters whose moments are not defined elementwise."""
+    if torch.is_complex(param):
+        raise RuntimeError(
+            f"a complex parameter (dtype {param.dtype}, shape {tuple(param.shape)}) is not "
+            "supported; optimize its real view, torch.view_as_real(param)."
+        )
+
+
+def refuse_gradient(param: Tensor) -> None:
+    """Raise for sparse or complex gradients."""
+    if param.grad.is_sparse:
+        raise RuntimeError(
+            f"a sparse gradient (shape {tuple(param.shape)}) is not supported; build the "
+            "embedding with sparse=False."
+        )
+    refuse_parameter(param)
+
+
+def all_finite(grads: list[Tensor]) -> bool:
+    """Whether every gradient is finite: one look, one answer from the device."""
+    if not grads:
+        return True
+    by_device: dict[torch.device, list[Tensor]] = {}
+    for grad in grads:
+        if grad.numel():
+            by_device.setdefault(grad.device, []).append(grad)
+    norms = [n for group in by_device.values() for n in torch._foreach_norm(group, float("inf"))]
+    if not norms:
+        return True
+    return bool(torch.isfinite(torch.stack([n.float().to(norms[0].device) for n in norms])).all())

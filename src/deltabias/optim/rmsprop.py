@@ -1,0 +1,114 @@
+"""RMSprop, corrected: see `deltabias.rules.rmsprop` for its mathematics."""
+
+from types import ModuleType
+from typing import Any
+
+from torch import Tensor
+from torch.optim.optimizer import ParamsT
+
+from deltabias.generated import rmsprop, rmsprop_mean_of_squares
+from deltabias.optim.averaged import CORRECTIONS, AveragedOptimizer
+from deltabias.optim.checks import NONFINITE, check_choice, check_range, refuse_flags
+
+SECOND_MOMENTS: dict[str, ModuleType] = {
+    "square_of_mean": rmsprop,
+    "mean_of_squares": rmsprop_mean_of_squares,
+}
+
+
+class RMSprop(AveragedOptimizer):
+    r"""RMSprop whose mean update is the population update, to second order.
+
+    .. math:: \theta \leftarrow \theta - \eta\,\frac{g + c}{(\sqrt{v} + \epsilon)(1 + q)}
+
+    Parameters
+    ----------
+    params, lr, alpha, eps, weight_decay, maximize, foreach
+        as `torch.optim.RMSprop`; the decay is coupled (added to the gradient), as torch's
+    correction, second_moment, nonfinite
+        as `deltabias.optim.AdamW`
+
+    Raises
+    ------
+    ValueError
+        for hyperparameters out of range.
+    NotImplementedError
+        for momentum, centered, capturable and differentiable.
+
+    Sources
+    -------
+    Tieleman & Hinton, Lecture 6.5 (2012); the correction: `deltabias.tracking`.
+    """
+
+    states = ("square_avg",)
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float | Tensor = 1e-2,
+        alpha: float = 0.99,
+        eps: float = 1e-8,
+        weight_decay: float = 0,
+        momentum: float = 0,
+        centered: bool = False,
+        capturable: bool = False,
+        foreach: bool | None = None,
+        maximize: bool = False,
+        differentiable: bool = False,
+        *,
+        correction: str = "delta",
+        second_moment: str = "square_of_mean",
+        nonfinite: str = "raise",
+    ):
+        refuse_flags(
+            "RMSprop",
+            {
+                "momentum": momentum,
+                "centered": centered,
+                "capturable": capturable,
+                "differentiable": differentiable,
+            },
+        )
+        defaults = {
+            "lr": lr,
+            "alpha": alpha,
+            "eps": eps,
+            "weight_decay": weight_decay,
+            "maximize": maximize,
+            "foreach": foreach,
+            "correction": correction,
+            "second_moment": second_moment,
+            "nonfinite": nonfinite,
+        }
+        super().__init__(params, defaults)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """As torch's; a group's own options are checked too."""
+        options = {**self.defaults, **param_group}
+        for name in ("lr", "eps", "weight_decay"):
+            check_range(name, options[name])
+        check_range("alpha", options["alpha"], 1.0)
+        check_choice("correction", options["correction"], CORRECTIONS)
+        check_choice("second_moment", options["second_moment"], SECOND_MOMENTS)
+        check_choice("nonfinite", options["nonfinite"], NONFINITE)
+        super().add_param_group(param_group)
+
+    def _module(self, group: dict[str, Any]) -> ModuleType:
+        return SECOND_MOMENTS[group["second_moment"]]
+
+    def _scalars(self, group: dict[str, Any]) -> dict[str, Any]:
+        return {"alpha": group["alpha"], "eps": group["eps"]}
+
+    def _gradients(self, group: dict[str, Any], params: list[Tensor]) -> list[Tensor]:
+        grads = super()._gradients(group, params)
+        if group["weight_decay"] == 0:
+            return grads
+        decay = group["weight_decay"]
+        return [g.add(p, alpha=decay) for g, p in zip(grads, params, strict=True)]
+
+    def _decay(self, group: dict[str, Any], params: list[Tensor]) -> None:
+        """The decay is in the gradient."""
+
+    def _effective_steps(self, group: dict[str, Any], step: float) -> float:
+        alpha = float(group["alpha"])
+        return (1 + alpha) * (1 - alpha**step) / ((1 - alpha) * (1 + alpha**step))

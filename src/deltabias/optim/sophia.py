@@ -1,0 +1,221 @@
+"""SophiaG, corrected: see `deltabias.rules.sophia` for its mathematics."""
+
+from inspect import signature
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim.optimizer import ParamsT
+
+from deltabias.generated import sophia_g
+from deltabias.microbatch import StepMoments
+from deltabias.optim.averaged import AveragedOptimizer
+from deltabias.optim.checks import (
+    NONFINITE,
+
+    check_betas,
+    check_choice,
+    check_range,
+    refuse_flags,
+    refuse_gradient,
+)
+from deltabias.optim.stepping import by_step_count, run_step, use_foreach
+
+CORRECTIONS = ("none", "delta")
+
+
+class SophiaG(AveragedOptimizer):
+    r"""Sophia with the Gauss-Newton-Bartlett curvature, its inverse corrected.
+
+    .. math:: \theta \leftarrow (1 - \eta\lambda)\,\theta - \eta\,\mathrm{clip}\!\left(
+              \frac{m}{\max(\rho B h, \epsilon)(1 + q)}, -1, 1\right)
+
+    Every k steps call `update_hessian` with gradients for labels *drawn from the model* in
+    ``param.grad``; those are independent of the data's, so only the inversion is biased. Attach
+    statistics of *these* gradients' microbatches:
+
+        for batch in microbatches:
+            with stats.microbatch():
+                (loss_with_drawn_labels(batch) / len(microbatches)).backward()
+        optimizer.update_hessian()
+
+    Parameters
+    ----------
+    params, lr, betas, rho, weight_decay, maximize
+        as the published SophiaG; one deviation: ``max(rho B h, eps)`` as in the paper's
+        algorithm 3, where the published code adds eps
+    eps : float
+    batch_size : int
+        B, the number of examples (or tokens) a curvature gradient averages over
+    correction : {"delta", "none"}
+    nonfinite : {"raise", "skip", "ignore"}
+
+    Sources
+    -------
+    Liu et al., arXiv 2305.14342, algorithms 2 and 3; the correction: `deltabias.tracking`.
+    """
+
+    states = ("exp_avg", "hessian")
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float = 1e-4,
+        betas: tuple[float, float] = (0.965, 0.99),
+        rho: float = 0.04,
+        weight_decay: float = 1e-1,
+        *,
+        eps: float = 1e-15,
+        batch_size: int = 1,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        capturable: bool = False,
+        correction: str = "delta",
+        nonfinite: str = "raise",
+    ):
+        refuse_flags("SophiaG", {"capturable": capturable})
+        defaults = {
+            "lr": lr,
+            "betas": betas,
+            "rho": rho,
+            "weight_decay": weight_decay,
+            "eps": eps,
+            "batch_size": batch_size,
+            "maximize": maximize,
+            "foreach": foreach,
+            "correction": correction,
+            "nonfinite": nonfinite,
+        }
+        super().__init__(params, defaults)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """As torch's; a group's own options are checked too."""
+        options = {**self.defaults, **param_group}
+        for name in ("lr", "eps", "weight_decay", "rho", "batch_size"):
+            check_range(name, options[name])
+        check_betas(options["betas"])
+        check_choice("correction", options["correction"], CORRECTIONS)
+        check_choice("nonfinite", options["nonfinite"], NONFINITE)
+        super().add_param_group(param_group)
+
+    def _init_state(self, param: Tensor, group: dict[str, Any]) -> None:
+        super()._init_state(param, group)
+        if "hessian_step" not in self.state[param]:
+            self.state[param]["hessian_step"] = torch.tensor(0.0, dtype=torch.float32)
+
+    def _module(self, group: dict[str, Any]) -> ModuleType:
+        return sophia_g
+
+    def _accumulators(self, group: dict[str, Any]) -> tuple[str, ...]:
+        return () if group["correction"] == "none" else ("noise",)
+
+    def _moments_needed(self, group: dict[str, Any]) -> int:
+        return 2
+
+    def _wants_statistics(self, group: dict[str, Any]) -> bool:
+        return group["correction"] != "none"
+
+    def _feeds_on_moments(self, group: dict[str, Any]) -> bool:
+        return False
+
+    def _take_statistics(self) -> StepMoments | None:
+        return None  # a step needs none: the curvature's statistics went into update_hessian
+
+    def _scalars(self, group: dict[str, Any]) -> dict[str, Any]:
+        beta1, beta2 = group["betas"]
+        rho = group["rho"] * group["batch_size"]
+        return {"beta1": beta1, "beta2": beta2, "eps": group["eps"], "rho": rho}
+
+    @torch.no_grad()
+    def update_hessian(self) -> None:
+        """Average in the squared gradients of drawn labels, and what their microbatches say.
+
+        Raises
+        ------
+        FloatingPointError
+            for a non-finite gradient, before any state is touched (``nonfinite='raise'``).
+        """
+        params = [p for p in self._all_params() if p.grad is not None]
+        for param in params:
+            refuse_gradient(param)
+        if not self._finite(params):
+            return
+        moments = None
+        if any(map(self._wants_statistics, self.param_groups)):
+            moments = super()._take_statistics()
+        if moments is not None:
+            self._counts["corrected"] += 1
+            self._had_statistics = True
+        for group in self.param_groups:
+            chosen = [p for p in group["params"] if p.grad is not None]
+            for param in chosen:
+                self._init_state(param, group)
+                self.state[param]["hessian_step"] += 1
+            if chosen:
+                self._observe(group, chosen, moments)
+
+    def _observe(
+        self, group: dict[str, Any], params: list[Tensor], moments: StepMoments | None
+    ) -> None:
+        corrected = group["correction"] != "none"
+        tensors = {
+            "grad": [p.grad for p in params],
+            "hessian": [self.state[p]["hessian"] for p in params],
+        }
+        scalars = {"beta2": group["betas"][1]}
+        if corrected:
+            tensors["noise"] = [self.state[p]["noise"] for p in params]
+            tensors |= self._moment_inputs(params, tensors["grad"], moments, 2)
+            scalars["m"] = 2.0 if moments is None else float(moments.count)
+        name = "step_observe_delta" if corrected else "step_observe_plug_in"
+        run_step(sophia_g, name, tensors, scalars, foreach=use_foreach(group["foreach"], params))
+
+    def _step_together(
+        self,
+        group: dict[str, Any],
+        params: list[Tensor],
+        grads: list[Tensor],
+        moments: StepMoments | None,
+        count: float,
+        foreach: bool,
+    ) -> None:
+        corrected = group["correction"] != "none"
+        steps = [self.state[p]["hessian_step"] for p in params]
+        name = f"step_apply_{'delta' if corrected else 'plug_in'}"
+        for seen, indices in by_step_count(steps).items():
+            tensors = {
+                "param": [params[i] for i in indices],
+                "grad": [grads[i] for i in indices],
+            }
+            for state in (*self.states, *self._accumulators(group)):
+                tensors[state] = [self.state[params[i]][state] for i in indices]
+            scalars = self._curvature_scalars(group, seen)
+            wanted = signature(getattr(sophia_g, name)).parameters
+            keywords = {n: scalars[n] for n in wanted if n not in tensors}
+            run_step(sophia_g, name, tensors, keywords, foreach=foreach)
+
+    def _curvature_scalars(self, group: dict[str, Any], seen: float) -> dict[str, Any]:
+        """Scalars of the number of curvature updates; before the first nothing is known."""
+        scalars = {**self._scalars(group), "lr": group["lr"]}
+        if group["correction"] == "none":
+            return scalars
+        tracked = sophia_g.scalars_delta(
+            *({"t": max(seen, 1.0), **scalars}[n]
+              for n in signature(sophia_g.scalars_delta).parameters)
+        )
+        return scalars | tracked
+
+    def _meter(self, group: dict[str, Any], param: Tensor, state: dict[str, Tensor]):
+        scalars = self._curvature_scalars(group, float(state["hessian_step"]))
+        values = {**scalars, **state}
+        arguments = signature(sophia_g.meter_delta).parameters
+        inversion, coupling = sophia_g.meter_delta(
+            *(values[n] for n, p in arguments.items() if p.kind is not p.KEYWORD_ONLY),
+            **{n: values[n] for n, p in arguments.items() if p.kind is p.KEYWORD_ONLY},
+        )
+        return inversion, torch.as_tensor(coupling, dtype=inversion.dtype).expand_as(inversion)
+
+    def _effective_steps(self, group: dict[str, Any], step: float) -> float:
+        beta2 = float(group["betas"][1])
+        return (1 + beta2) * (1 - beta2**step) / ((1 - beta2) * (1 + beta2**step))

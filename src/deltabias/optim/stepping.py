@@ -1,0 +1,47 @@
+"""Calls a rule's generated step for the parameters of a group, plain or foreach."""
+
+from collections.abc import Callable, Mapping
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._foreach_utils import _get_foreach_kernels_supported_devices
+
+
+def use_foreach(foreach: bool | None, params: list[Tensor]) -> bool:
+    """torch's choice: foreach by default where every parameter is on a device that gains."""
+    if foreach is not None:
+        return foreach
+    devices = _get_foreach_kernels_supported_devices()
+    return all(type(p) in (Tensor, torch.nn.Parameter) and p.device.type in devices for p in params)
+
+
+def run_step(
+    module: ModuleType,
+    name: str,
+    tensors: Mapping[str, list[Tensor]],
+    scalars: Mapping[str, float],
+    *,
+    foreach: bool,
+) -> None:
+    """Run ``module.name`` on every tuple of tensors, or its foreach twin once per dtype."""
+    if not foreach:
+        function: Callable[..., Any] = getattr(module, name)
+        for values in zip(*tensors.values(), strict=True):
+            function(*values, **scalars)
+        return
+    function = getattr(module, f"{name}_foreach")
+    by_kind: dict[tuple, list[int]] = {}
+    for i, first in enumerate(next(iter(tensors.values()))):
+        by_kind.setdefault((first.device, first.dtype), []).append(i)
+    for indices in by_kind.values():
+        function(*([column[i] for i in indices] for column in tensors.values()), **scalars)
+
+
+def by_step_count(steps: list[Tensor]) -> dict[float, list[int]]:
+    """Parameters grouped by their step count: scalars of the step are shared within a group."""
+    groups: dict[float, list[int]] = {}
+    for i, step in enumerate(steps):
+        groups.setdefault(float(step), []).append(i)
+    return groups

@@ -89,7 +89,7 @@ class MicrobatchStats:
     @property
     def group_count(self) -> int:
         """How many groups the microbatches are dealt to."""
-        return self._groups
+        return self._num_groups
 
     @property
     def count(self) -> int:

@@ -142,7 +142,9 @@ def _delta(rule: UpdateRule, strategy: str, derivation: Derivation, form: Kernel
             f"{', '.join(s.statistic.name for s in rule.states)}. Use strategy='delta'."
         )
     if _is_square_of_mean(rule):
-        tracking = closure(derivation, form, skewness=strategy != "closed_form" and _is_coupled(rule))
+        tracking = closure(
+            derivation, form, skewness=strategy != "closed_form" and _is_coupled(rule)
+        )
         assumes = ("gradients stationary over the memory of the averages",)
         if strategy == "closed_form":
             assumes += ("gradient noise is normal",)
@@ -156,9 +158,7 @@ def _delta(rule: UpdateRule, strategy: str, derivation: Derivation, form: Kernel
         assumes=assumes,
     )
     cost = Cost(1, tracking.buffers, tracking.sums)
-    return Correction(
-        rule, strategy, derivation, form, tracking, claim, cost, terms=terms
-    )
+    return Correction(rule, strategy, derivation, form, tracking, claim, cost, terms=terms)
 
 
 def _cross_fitted(

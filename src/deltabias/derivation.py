@@ -119,9 +119,7 @@ class Derivation:
         for term in self.terms:
             product = term.coefficient
             for index in term.cumulants:
-                states = [
-                    s for s, k in zip(self.rule.states, index, strict=True) for _ in range(k)
-                ]
+                states = [s for s, k in zip(self.rule.states, index, strict=True) for _ in range(k)]
                 weights = weigh([s.weights for s in states], sp.sympify(step))
                 product *= weights * step_cumulant(states, sp.sympify(microbatches))
             total += product
@@ -152,9 +150,7 @@ class Derivation:
 
     @cached_property
     def _by_order(self) -> dict[int, tuple[Term, ...]]:
-        return {
-            k: tuple(t for t in self.terms if t.order == k) for k in range(1, self.order + 1)
-        }
+        return {k: tuple(t for t in self.terms if t.order == k) for k in range(1, self.order + 1)}
 
     def by_order(self, order: int) -> tuple[Term, ...]:
         """The terms of one power of the small parameter."""
@@ -187,9 +183,7 @@ def step_cumulant(states: Sequence[State], microbatches: sp.Expr) -> sp.Expr:
         return joint / microbatches ** (len(states) - 1)
     if {s.sample for s in statistics} == {x}:
         outers = [MEAN if s.outer is None else s.outer for s in statistics]
-        return cumulants.cumulants_of_mean(
-            cumulants.joint_cumulant(outers, MEAN), microbatches
-        )
+        return cumulants.cumulants_of_mean(cumulants.joint_cumulant(outers, MEAN), microbatches)
     raise DeltabiasError(
         f"statistics {', '.join(s.name for s in statistics)} mix functions of a mean with means "
         "of functions; their joint cumulants need the whole joint law."
@@ -267,9 +261,7 @@ def _steps(
     for index in dict.fromkeys(term.derivative for term in terms):
         pairs = [(s, n) for s, n in zip(rule.symbols, index, strict=True) if n]
         left = sp.Derivative(update, *pairs)
-        steps.append(
-            Step("A partial derivative", sp.Eq(left, derivatives(index), evaluate=False))
-        )
+        steps.append(Step("A partial derivative", sp.Eq(left, derivatives(index), evaluate=False)))
     for power in range(1, order + 1):
         for term in (t for t in terms if t.order == power):
             steps.append(

@@ -69,7 +69,9 @@ def step_statistic(state: State, batch: Microbatches) -> Array:
 def _polynomial(expression: sp.Expr, variable: sp.Symbol, value: Array) -> Array:
     result = 0 * value
     for coefficient in sp.Poly(expression, variable).all_coeffs():
-        result = result * value + (int(coefficient) if coefficient.is_Integer else float(coefficient))
+        result = result * value + (
+            int(coefficient) if coefficient.is_Integer else float(coefficient)
+        )
     return result
 
 
@@ -90,7 +92,9 @@ class Evaluator:
 
     def __post_init__(self) -> None:
         rule = self.correction.rule
-        self._hypers = {h.name: h.check(self.hypers.get(h.name, h.default)) for h in rule.all_hypers}
+        self._hypers = {
+            h.name: h.check(self.hypers.get(h.name, h.default)) for h in rule.all_hypers
+        }
         if unknown := set(self.hypers) - set(self._hypers):
             raise StrategyError(
                 f"rule {rule.name!r} has no hyperparameter {', '.join(sorted(unknown))}; it has "
@@ -244,8 +248,10 @@ class Evaluator:
         observation = second.statistic.observation
         x = batch.values[second.name if observation is None else observation.name]
         if second.statistic.outer is None:
-            sample = x if second.statistic.opaque else _polynomial(
-                second.statistic.sample, observation, x
+            sample = (
+                x
+                if second.statistic.opaque
+                else _polynomial(second.statistic.sample, observation, x)
             )
             mean = batch.mean(sample)
             variance = batch.mean((sample - np.asarray(mean)[..., None]) ** 2) / (batch.size - 1)
@@ -284,9 +290,7 @@ class Evaluator:
 def _joined(groups: Sequence[Microbatches]) -> Microbatches:
     if len(groups) == 1:
         return groups[0]
-    values = {
-        k: np.concatenate([g.values[k] for g in groups], axis=-1) for k in groups[0].values
-    }
+    values = {k: np.concatenate([g.values[k] for g in groups], axis=-1) for k in groups[0].values}
     return Microbatches(values, np.concatenate([g.counts for g in groups]))
 
 

@@ -16,7 +16,7 @@ MAX_EXPONENT = 64
 MAX_DEPTH = 100
 
 
-class clip(sp.Function):  # noqa: N801 - the field writes it in lower case
+class clip(sp.Function):
     """``clip(x, low, high)``: x where low < x < high, else the bound. Smooth only inside."""
 
     nargs = 3

@@ -148,8 +148,9 @@ class Fresh:
 
     @property
     def symbol(self) -> sp.Symbol:
-        return sp.Symbol(self.name, **({"positive": True} if self.statistic.positive else
-                                       {"real": True}))
+        return sp.Symbol(
+            self.name, **({"positive": True} if self.statistic.positive else {"real": True})
+        )
 
     @property
     def hypers(self) -> tuple[Hyper, ...]:
@@ -287,8 +288,11 @@ class UpdateRule:
             Fresh(n, Statistic(n, positive=n in positive)) for n in names if not is_hyper[n]
         )
         hyper_records = tuple(
-            Hyper(n, declared.get(n, _default(n)), high=1.0 if n.startswith("beta") else
-                  float("inf")) for n in names if is_hyper[n]
+            Hyper(
+                n, declared.get(n, _default(n)), high=1.0 if n.startswith("beta") else float("inf")
+            )
+            for n in names
+            if is_hyper[n]
         )
         return cls(name, text, states, hyper_records)
 

@@ -150,14 +150,14 @@ def _ratio_definitions(numerator, factor, share, polynomials, moments) -> tuple[
     bottom = definitions[0].symbol
     if share is not None:
         reused = share.subs(sp.denom(share), bottom) if sp.denom(share) == denominator else share
-        definitions.append(Definition("share", reused, "1 where eps is negligible, 0 where it rules"))
+        definitions.append(
+            Definition("share", reused, "1 where eps is negligible, 0 where it rules")
+        )
     t = sp.Symbol("share", real=True)
     top = sp.Integer(1) if numerator is None else numerator
     if "coupling" in moments:
         coupling = polynomials["coupling"].subs(SHARE, t) * moments["coupling"].symbol
-        definitions.append(
-            Definition("numerator", top + coupling, "coupling joins the numerator")
-        )
+        definitions.append(Definition("numerator", top + coupling, "coupling joins the numerator"))
         top = definitions[-1].symbol
     inversion = sp.factor(polynomials["inversion"].subs(SHARE, t)) * moments["inversion"].symbol
     definitions.append(

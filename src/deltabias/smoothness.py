@@ -10,7 +10,6 @@ from deltabias.errors import NotDifferentiableError
 from deltabias.parser import clip
 from deltabias.rule import UpdateRule
 
-
 Conditions = tuple[sp.Basic, ...]
 Floors = tuple[tuple[sp.Expr, sp.Expr], ...]
 
@@ -75,8 +74,11 @@ def _winner(rule: UpdateRule, node: sp.Basic, random: set, conditions: list) -> 
 
 def _positivity(smooth: sp.Expr, random: set[sp.Symbol]) -> list[sp.Basic]:
     """Positive statistics are stated; denominators that may vanish are excluded."""
-    conditions = [sp.Gt(s, 0, evaluate=False) for s in sorted(random, key=str)
-                  if s.is_positive and s in smooth.free_symbols]
+    conditions = [
+        sp.Gt(s, 0, evaluate=False)
+        for s in sorted(random, key=str)
+        if s.is_positive and s in smooth.free_symbols
+    ]
     denominator = sp.denom(sp.together(smooth))
     for factor in sp.Mul.make_args(denominator):
         base = factor.as_base_exp()[0]

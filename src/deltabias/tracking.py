@@ -112,8 +112,7 @@ def step_covariance(first: State, second: State) -> sp.Expr:
     x = first.statistic.observation
     product = _mean_of(samples[0] * samples[1], x)
     return sp.factor(
-        sp.expand(product - _mean_of(samples[0], x) * _mean_of(samples[1], x))
-        / (MICROBATCHES - 1)
+        sp.expand(product - _mean_of(samples[0], x) * _mean_of(samples[1], x)) / (MICROBATCHES - 1)
     )
 
 
@@ -159,8 +158,11 @@ def direct(derivation: Derivation, form: Kernel) -> Tracking:
     if forgets:
         settled = 1 / (1 + ((1 - second.weights.decay * RATIO) / SETTLED_SHARE) ** SETTLED_POWER)
         moments.append(
-            Definition("trust", sp.Symbol("warm") * sp.Symbol("enough") * settled,
-                       "withdrawn at the start and where one step dominates")
+            Definition(
+                "trust",
+                sp.Symbol("warm") * sp.Symbol("enough") * settled,
+                "withdrawn at the start and where one step dominates",
+            )
         )
         trust = moments[0].symbol
     layout = (
@@ -256,7 +258,9 @@ def _memory(first: State | None, second: State) -> Weights:
 def _closure_scalars(first: State | None, second: State, memory: Weights) -> list[Definition]:
     raw = Weights(second.weights.decay, second.weights.gain)
     scalars = [
-        Definition("unit", sp.simplify(product_sum([raw])), "sum of the weights of the raw state v"),
+        Definition(
+            "unit", sp.simplify(product_sum([raw])), "sum of the weights of the raw state v"
+        ),
         Definition(
             "remembered", sp.simplify(product_sum([memory])), "sum of the accumulators' weights"
         ),
@@ -284,7 +288,9 @@ def _closure_moments(first: State | None, form: Kernel, *, skewness: bool) -> li
     signal = sp.Symbol("signal", real=True)
     if skewness:
         raw = third * unit ** sp.Rational(3, 2) / kept
-        moments.append(Definition("signal", _signal(first), "mean gradient over its root mean square"))
+        moments.append(
+            Definition("signal", _signal(first), "mean gradient over its root mean square")
+        )
         moments.append(
             Definition(
                 "skew_variance",

@@ -53,7 +53,8 @@ def expectation(polynomial: sp.Expr, variable: sp.Symbol) -> sp.Expr:
 def joint_cumulant(polynomials: Sequence[sp.Expr], variable: sp.Symbol) -> sp.Expr:
     """The joint cumulant of polynomials of one variable, in that variable's cumulants.
 
-    kappa(X1, …, Xn) = sum over set partitions π of (-1)^(|π|-1) (|π|-1)! prod_B E prod_{i in B} X_i.
+    kappa(X1, …, Xn) = sum over set partitions π of
+    (-1)^(|π|-1) (|π|-1)! prod_{B in π} E prod_{i in B} X_i.
 
     >>> x = sp.Symbol("x")
     >>> joint_cumulant([x, x**2], x)       # Cov(x, x²) = 2 μ σ² + κ₃
@@ -72,9 +73,7 @@ def joint_cumulant(polynomials: Sequence[sp.Expr], variable: sp.Symbol) -> sp.Ex
 
 def cumulants_of_mean(expression: sp.Expr, microbatches: sp.Expr) -> sp.Expr:
     """Replace a microbatch's cumulants by those of the mean of m: kappa(n) -> kappa(n)/m^(n-1)."""
-    return expression.replace(
-        KAPPA, lambda order: KAPPA(order) / microbatches ** (order - 1)
-    )
+    return expression.replace(KAPPA, lambda order: KAPPA(order) / microbatches ** (order - 1))
 
 
 def normal(expression: sp.Expr) -> sp.Expr:

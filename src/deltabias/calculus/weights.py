@@ -26,7 +26,7 @@ class Weights:
     """
 
     decay: sp.Expr
-    gain: sp.Expr = sp.Integer(1)
+    gain: sp.Expr = sp.S.One
     debias: bool = False
 
     def normalizer(self, step: sp.Expr) -> sp.Expr:

@@ -6,10 +6,23 @@ from deltabias.codegen.ssa import Assign, Mutate, Number, Operand, Program
 from deltabias.errors import GenerateError
 
 _INFIX = {"add": ("+", 1), "sub": ("-", 1), "mul": ("*", 2), "div": ("/", 2)}
-_METHODS = {"sqrt": "sqrt", "reciprocal": "reciprocal", "exp": "exp", "log": "log", "log1p": "log1p",
-            "tanh": "tanh", "abs": "abs", "sign": "sign", "atan": "atan", "erf": "erf",
-            "clone": "clone", "clamp_min": "clamp_min", "clamp_max": "clamp_max",
-            "maximum": "maximum", "minimum": "minimum"}
+_METHODS = {
+    "sqrt": "sqrt",
+    "reciprocal": "reciprocal",
+    "exp": "exp",
+    "log": "log",
+    "log1p": "log1p",
+    "tanh": "tanh",
+    "abs": "abs",
+    "sign": "sign",
+    "atan": "atan",
+    "erf": "erf",
+    "clone": "clone",
+    "clamp_min": "clamp_min",
+    "clamp_max": "clamp_max",
+    "maximum": "maximum",
+    "minimum": "minimum",
+}
 
 
 def render(program: Program, result_annotation: str = "Tensor") -> str:
@@ -18,11 +31,17 @@ def render(program: Program, result_annotation: str = "Tensor") -> str:
     lines = [printer.signature(result_annotation)]
     if program.doc:
         lines += docstring(program.doc)
-    lines += [f"    {line}" for line in printer.body()]
-    if program.results:
-        results = ", ".join(printer.inline(r) for r in program.results)
-        lines.append(f"    return {results}")
+    lines += [f"    {line}" for line in _with_return(printer.body(), printer, program)]
     return "\n".join(lines) + "\n"
+
+
+def _with_return(body: list[str], printer: "_Eager", program: Program) -> list[str]:
+    if not program.results:
+        return body
+    results = ", ".join(map(printer.inline, program.results))
+    if body and body[-1].startswith(f"{results} = "):
+        return [*body[:-1], "return " + body[-1].removeprefix(f"{results} = ")]
+    return [*body, f"return {results}"]
 
 
 def docstring(text: str) -> list[str]:
@@ -32,8 +51,15 @@ def docstring(text: str) -> list[str]:
     return [f'    """{first}', *(f"    {line}".rstrip() for line in rest), '    """']
 
 
-_SCALAR_CALLS = {"sqrt": "math.sqrt", "clamp_min": "max", "clamp_max": "min", "abs": "abs",
-                 "exp": "math.exp", "log": "math.log", "tanh": "math.tanh"}
+_SCALAR_CALLS = {
+    "sqrt": "math.sqrt",
+    "clamp_min": "max",
+    "clamp_max": "min",
+    "abs": "abs",
+    "exp": "math.exp",
+    "log": "math.log",
+    "tanh": "math.tanh",
+}
 
 
 def scalar_call(s: Assign, show: Callable[[Operand], str]) -> str:
@@ -45,8 +71,9 @@ def scalar_call(s: Assign, show: Callable[[Operand], str]) -> str:
 
 def scalar_expression(s: Assign, show: Callable[[Operand], str]) -> str:
     """One operation on host scalars, as Python arithmetic."""
-    shown = [f"({show(o)})" if isinstance(o, Number) and o.value.q > 1 else show(o)
-             for o in s.operands]
+    shown = [
+        f"({show(o)})" if isinstance(o, Number) and o.value.q > 1 else show(o) for o in s.operands
+    ]
     if s.operation == "copy":
         return shown[0]
     if s.operation in _INFIX or s.operation == "pow":
@@ -81,7 +108,9 @@ class _Eager:
                         [mutations, *(born[r] for r in reads if r in single)]
                     )
             single |= {r for r in reads if self.uses.get(r) == 1 and born.get(r) == late}
-        single |= {r for r in self.program.results if self.uses[r] == 1 and born.get(r) == mutations}
+        single |= {
+            r for r in self.program.results if self.uses[r] == 1 and born.get(r) == mutations
+        }
         return single
 
     def signature(self, result: str) -> str:

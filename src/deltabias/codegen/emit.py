@@ -105,8 +105,6 @@ Leading bias of the update, through first order in the small parameter:
 """
 
 {imports}
-
-# ruff: noqa: E501
 {helper}
 
 {source}'''
@@ -118,14 +116,17 @@ def _pure(program: Program) -> str:
 
 def _scalars(program: Program) -> str:
     printed = eager.render(program, "dict[str, float]")
-    header, _, body = printed.partition("\n")
+    body = printed.partition("\n")[2]
     arguments = ", ".join(f"{a}: float" for a in program.scalars)
-    lines = [line for line in body.splitlines() if not line.strip().startswith(("return", "#"))]
+    lines = [line for line in body.splitlines() if not line.strip().startswith("#")]
     entries = ", ".join(f'"{name}": {name}' for name in program.results)
-    return "\n".join(
-        [f"def {program.name}({arguments}) -> dict[str, float]:", *lines,
-         f"    return {{{entries}}}", ""]
-    )
+    # the printed function returns a tuple, or its one result; people read names better
+    if lines and lines[-1].strip().startswith("return"):
+        last = lines.pop().strip().removeprefix("return ")
+        if len(program.results) == 1 and last != program.results[0]:
+            entries = f'"{program.results[0]}": {last}'
+    signature = f"def {program.name}({arguments}) -> dict[str, float]:"
+    return "\n".join([signature, *lines, f"    return {{{entries}}}", ""])
 
 
 # -- the test -----------------------------------------------------------------------------------
@@ -183,7 +184,7 @@ def _size(expression: sp.Expr) -> sp.Expr:
 def _fraction(expression: sp.Expr) -> tuple[sp.Expr, sp.Expr]:
     top, bottom = [], []
     for factor in sp.Mul.make_args(expression):
-        base, exponent = factor.as_base_exp()
+        exponent = factor.as_base_exp()[1]
         (bottom if exponent.could_extract_minus_sign() else top).append(factor)
     return sp.Mul(*top), sp.Mul(*(1 / b for b in bottom))
 
@@ -215,14 +216,13 @@ def _test(programs: RulePrograms, import_line: str) -> str:
 {MARK} Rule {rule.name}, digest {digest(rule)}.
 """
 
-# ruff: noqa: E501, F401
 import mpmath
 import pytest
 import torch
 from mpmath import mpf
 
-{import_line}
 from deltabias.codegen.ulps import grid, worst_ulps
+{import_line}
 
 ALLOWED_ULPS = 4
 
@@ -233,16 +233,19 @@ ALLOWED_ULPS = 4
 
 CASES = [
 {cases}]
+each_function = pytest.mark.parametrize(
+    ("name", "reference", "ranges", "scalars"), CASES, ids=[case[0] for case in CASES]
+)
 
 
-@pytest.mark.parametrize(("name", "reference", "ranges", "scalars"), CASES, ids=[c[0] for c in CASES])
+@each_function
 def test_float64_is_within_four_units_in_the_last_place(name, reference, ranges, scalars):
     tensors = grid(ranges, torch.float64)
     ulps, where = worst_ulps(getattr(module, name), reference, tensors, scalars)
     assert ulps <= ALLOWED_ULPS, f"{{ulps:.2f}} units in the last place at {{where}}"
 
 
-@pytest.mark.parametrize(("name", "reference", "ranges", "scalars"), CASES, ids=[c[0] for c in CASES])
+@each_function
 def test_a_wrong_value_is_seen(name, reference, ranges, scalars):
     def wrong(*tensors, **keywords):
         return getattr(module, name)(*tensors, **keywords) * (1 + 2**-48)
@@ -251,7 +254,7 @@ def test_a_wrong_value_is_seen(name, reference, ranges, scalars):
     assert worst_ulps(wrong, reference, tensors, scalars)[0] > ALLOWED_ULPS
 
 
-@pytest.mark.parametrize(("name", "reference", "ranges", "scalars"), CASES, ids=[c[0] for c in CASES])
+@each_function
 def test_foreach_is_the_same_bit_for_bit(name, reference, ranges, scalars):
     tensors = list(grid(ranges, torch.float32).values())
     plain = getattr(module, name)(*tensors, **scalars)
@@ -272,8 +275,12 @@ def _docs(programs: RulePrograms, module: str) -> str:
     domain = ", ".join(f"${sp.latex(c)}$" for c in derivation.domain)
     lines += [f"Domain: {domain or 'everywhere'}.", "", "## Safe form", ""]
     for d in programs.kernel.definitions:
-        lines += [f"$$ \\mathit{{{d.name.replace('_', chr(92) + '_')}}} = {sp.latex(d.expression)} $$"]
-    kind = "a ratio without subtraction" if programs.kernel.safe else "a subtraction; it can overshoot"
+        lines += [
+            f"$$ \\mathit{{{d.name.replace('_', chr(92) + '_')}}} = {sp.latex(d.expression)} $$"
+        ]
+    kind = (
+        "a ratio without subtraction" if programs.kernel.safe else "a subtraction; it can overshoot"
+    )
     correction = correct(rule)
     lines += [
         "",

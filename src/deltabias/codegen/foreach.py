@@ -15,9 +15,12 @@ def render(program: Program) -> str:
     lines = [printer.signature()]
     if program.doc:
         lines += docstring(program.doc)
-    lines += [f"    {line}" for line in printer.body()]
-    if program.results:
-        lines.append(f"    return {', '.join(map(printer.name, program.results))}")
+    body, results = printer.body(), ", ".join(map(printer.name, program.results))
+    if results and body and body[-1].startswith(f"{results} = "):
+        body[-1] = "return " + body[-1].removeprefix(f"{results} = ")
+    elif results:
+        body.append(f"return {results}")
+    lines += [f"    {line}" for line in body]
     return "\n".join(lines) + "\n"
 
 
@@ -26,9 +29,7 @@ class _Foreach:
         self.program = program
         self.uses = program.uses()
         self.scalars = set(program.scalars)
-        self.scalars |= {
-            s.target for s in program.statements if isinstance(s, Assign) and s.scalar
-        }
+        self.scalars |= {s.target for s in program.statements if isinstance(s, Assign) and s.scalar}
 
     def signature(self) -> str:
         tensors = [f"{t}: list[Tensor]" for t in self.program.tensors]

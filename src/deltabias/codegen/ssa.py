@@ -14,11 +14,36 @@ from deltabias.errors import GenerateError
 from deltabias.parser import clip
 from deltabias.safe_form import Definition
 
-UNARY = {sp.exp: "exp", sp.log: "log", sp.tanh: "tanh", sp.Abs: "abs", sp.sign: "sign",
-         sp.atan: "atan", sp.erf: "erf"}
+UNARY = {
+    sp.exp: "exp",
+    sp.log: "log",
+    sp.tanh: "tanh",
+    sp.Abs: "abs",
+    sp.sign: "sign",
+    sp.atan: "atan",
+    sp.erf: "erf",
+}
 TENSOR_OPERATIONS = frozenset(
-    {"add", "sub", "mul", "div", "neg", "sqrt", "reciprocal", "clamp_min", "clamp_max",
-     "maximum", "minimum", "root", "clone", "to_dtype_of", "copy", "pow", "log1p", *UNARY.values()}
+    {
+        "add",
+        "sub",
+        "mul",
+        "div",
+        "neg",
+        "sqrt",
+        "reciprocal",
+        "clamp_min",
+        "clamp_max",
+        "maximum",
+        "minimum",
+        "root",
+        "clone",
+        "to_dtype_of",
+        "copy",
+        "pow",
+        "log1p",
+        *UNARY.values(),
+    }
 )
 
 
@@ -89,6 +114,15 @@ class Program:
             counts[name] = counts.get(name, 0) + 1
         return counts
 
+    def prune(self) -> "Program":
+        """Drop assignments that nothing reads."""
+        while True:
+            uses = self.uses()
+            kept = [s for s in self.statements if isinstance(s, Mutate) or s.target in uses]
+            if len(kept) == len(self.statements):
+                return self
+            self.statements = kept
+
 
 class Lowering:
     """Appends to a program; remembers what has been computed, so nothing is computed twice."""
@@ -118,7 +152,7 @@ class Lowering:
             scalar = not isinstance(operand, str) or operand in self._scalars
             self.program.statements.append(Assign(name, "copy", (operand,), scalar, note))
         self._names.add(name)
-        if fresh and last.scalar or not fresh and scalar:
+        if (fresh and last.scalar) or (not fresh and scalar):
             self._scalars.add(name)
 
     def emit(self, operation: str, *operands: Operand) -> str:
@@ -181,8 +215,9 @@ class Lowering:
             (positive if sign > 0 else negative).append(self.lower(part))
         # tensors first: foreach has no scalar - tensor
         positive.sort(key=self._is_scalar)
-        if positive and not (self._is_scalar(positive[0]) and negative
-                             and not all(map(self._is_scalar, negative))):
+        if positive and not (
+            self._is_scalar(positive[0]) and negative and not all(map(self._is_scalar, negative))
+        ):
             total, rest = positive[0], positive[1:]
         else:
             total, rest = self.emit("neg", negative.pop(0)), positive
@@ -258,8 +293,9 @@ class Lowering:
         return value if degree == 1 else self.emit("root", value, Number(sp.Integer(degree)))
 
     def _extreme(self, node: sp.Expr) -> Operand:
-        clamp, pair = ("clamp_min", "maximum") if isinstance(node, sp.Max) else (
-            "clamp_max", "minimum")
+        clamp, pair = (
+            ("clamp_min", "maximum") if isinstance(node, sp.Max) else ("clamp_max", "minimum")
+        )
         operands = sorted((self.lower(a) for a in node.args), key=self._is_scalar)
         total = operands[0]
         for operand in operands[1:]:
@@ -279,7 +315,7 @@ def lower(
     program = Program(name, tuple(tensors), tuple(scalars), doc=doc)
     Lowering(program).define(definitions)
     program.results = tuple(results or (definitions[-1].name,))
-    return program
+    return program.prune()
 
 
 def symbols_of(definitions: Sequence[Definition]) -> Mapping[str, sp.Symbol]:

@@ -10,7 +10,7 @@ from deltabias.codegen.ssa import Lowering, Number, Program
 from deltabias.correction import Correction
 from deltabias.errors import GenerateError
 from deltabias.parser import clip
-from deltabias.rule import LABEL_GRADIENT, Ema, State
+from deltabias.rule import Ema, State
 from deltabias.safe_form import Definition, numerator_of
 from deltabias.tracking import RATIO, STEP_MEAN, central
 
@@ -19,8 +19,6 @@ TINY = sp.Rational(1, 2**126)
 
 LIMIT = 10**18
 """Estimates relative to a vanishing state are cut here, so that no accumulator overflows."""
-
-OBSERVED = {"x": "grad", "y": "grad"}
 
 
 def step_program(correction: Correction, *, observe: bool = True, apply: bool = True) -> Program:
@@ -57,7 +55,9 @@ class _StepBuilder:
         self.code = Lowering(self.program)
 
     def _name(self) -> str:
-        prefix = "step_" + ("" if self.observe and self.apply else "observe_" if self.observe else "apply_")
+        prefix = "step_" + (
+            "" if self.observe and self.apply else "observe_" if self.observe else "apply_"
+        )
         return f"{prefix}{self.correction.strategy}".replace("+", "_")
 
     def _states(self) -> list[State]:
@@ -101,7 +101,7 @@ class _StepBuilder:
         if self.apply:
             self._move_parameter()
         self._collect_scalars()
-        return self.program
+        return self.program.prune()
 
     def _assign(self, name: str, operation: str, *operands: str | Number) -> str:
         self.code._rename(self.code.emit(operation, *operands), name, "")
@@ -303,8 +303,12 @@ class _StepBuilder:
 
     def _collect_scalars(self) -> None:
         order = [h.name for h in self.rule.all_hypers]
-        order += [d.name for d in self.tracking.scalars] + ["m", "debias_numerator",
-                                                           "debias_preconditioner", "lr"]
+        order += [d.name for d in self.tracking.scalars] + [
+            "m",
+            "debias_numerator",
+            "debias_preconditioner",
+            "lr",
+        ]
         self.program.scalars = tuple(sorted(set(self.program.scalars), key=order.index))
 
 

@@ -59,7 +59,7 @@ def compare(root: Path, files: Mapping[Path, str]) -> list[Drift]:
 
 def write(root: Path, files: Mapping[Path, str]) -> list[Path]:
     """Write files whole or not at all; orphans are removed. Returns what changed."""
-    changed = [d for d in compare(root, files)]
+    changed = compare(root, files)
     staged: list[tuple[str, Path]] = []
     try:
         for drift in changed:
@@ -97,7 +97,8 @@ def write_rule(rule: UpdateRule, directory: Path) -> list[Path]:
     loader = (
         "from importlib.util import module_from_spec, spec_from_file_location\n"
         "from pathlib import Path\n\n"
-        f'_spec = spec_from_file_location("{rule.name}", Path(__file__).with_name("{rule.name}.py"))\n'
+        f'_path = Path(__file__).with_name("{rule.name}.py")\n'
+        f'_spec = spec_from_file_location("{rule.name}", _path)\n'
         "module = module_from_spec(_spec)\n_spec.loader.exec_module(module)\n"
     )
     emitted = emit(rule, import_line=loader)
@@ -109,7 +110,9 @@ def write_rule(rule: UpdateRule, directory: Path) -> list[Path]:
     }
     for path in files:
         if path.exists() and MARK not in path.read_text():
-            raise GenerateError(f"{path} exists and was not generated; move it or use another name.")
+            raise GenerateError(
+                f"{path} exists and was not generated; move it or use another name."
+            )
     staged = [(_stage(path, text), path) for path, text in files.items()]
     for temporary, path in staged:
         os.replace(temporary, path)

@@ -37,7 +37,9 @@ def worst_ulps(
     with mpmath.workdps(DIGITS):
         for i, value in enumerate(values.tolist()):
             arguments = {name: t[i].item() for name, t in tensors.items()}
-            exact, size = reference(**{k: mpmath.mpf(v) for k, v in (arguments | dict(scalars)).items()})
+            exact, size = reference(
+                **{k: mpmath.mpf(v) for k, v in (arguments | dict(scalars)).items()}
+            )
             if size > info.max or abs(exact) < info.tiny:
                 continue  # not representable in this precision
             last = mpmath.ldexp(info.eps, int(mpmath.floor(mpmath.log(size, 2))))

@@ -76,9 +76,7 @@ def windows(text: Tensor, starts: Tensor, context: int) -> Tensor:
     return text[starts[:, None] + torch.arange(context + 1)].long()
 
 
-def random_windows(
-    text: Tensor, count: int, context: int, generator: torch.Generator
-) -> Tensor:
+def random_windows(text: Tensor, count: int, context: int, generator: torch.Generator) -> Tensor:
     """`windows` at independent uniform starts."""
     starts = torch.randint(len(text) - context, (count,), generator=generator)
     return windows(text, starts, context)

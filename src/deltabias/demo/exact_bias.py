@@ -34,9 +34,9 @@ class ExactBias:
     corrected: float
 
     @property
-    def ratio(self) -> float:
-        """What the correction leaves of the bias."""
-        return abs(self.corrected / self.plug_in) if self.plug_in else float("nan")
+    def ratio(self) -> float | None:
+        """What the correction leaves of the bias; None where there was none."""
+        return abs(self.corrected / self.plug_in) if self.plug_in else None
 
 
 def exact_biases(

@@ -9,6 +9,15 @@ from torch import Tensor
 
 from deltabias.demo.transformer import ByteTransformer
 
+MOST_ZEROS = 0.1
+"""Coordinates without a gradient in more of the batches than this are left out.
+
+They belong to rare bytes; a law of a few rare events is not described by its first cumulants.
+"""
+
+CANDIDATES = 16
+"""So many times more coordinates are watched than are kept, to find those that have gradients."""
+
 
 @dataclass(frozen=True)
 class GradientLaws:
@@ -60,22 +69,26 @@ def collect(
 ) -> GradientLaws:
     """The gradient of each batch at a fixed random sample of each weight tensor's coordinates.
 
-    Coordinates whose gradient is zero in every batch (bytes that do not occur) have no update and
-    are left out. Vectors, the gains and offsets of norms, are left out too.
+    At most `per_tensor` of each. Left out are vectors, which are the gains and offsets of norms,
+    and coordinates that hardly ever have a gradient (`MOST_ZEROS`).
     """
     generator = torch.Generator().manual_seed(seed)
     weights = {n: p for n, p in model.named_parameters() if p.dim() >= 2}
-    chosen = {
-        name: torch.randperm(p.numel(), generator=generator)[:per_tensor]
-        for name, p in weights.items()
-    }
-    rows = []
+    watched = [
+        torch.randperm(p.numel(), generator=generator)[: CANDIDATES * per_tensor]
+        for p in weights.values()
+    ]
+    columns: list[list[np.ndarray]] = [[] for _ in weights]
     for batch in batches:
         grads = torch.autograd.grad(model.loss(batch), list(weights.values()))
-        sampled = [g.flatten()[chosen[name]] for name, g in zip(weights, grads, strict=True)]
-        rows.append(torch.cat(sampled).double().numpy())
+        for column, grad, index in zip(columns, grads, watched, strict=True):
+            column.append(grad.flatten()[index].double().numpy())
         advance()
-    gradients = np.stack(rows, axis=1)
-    layers = np.concatenate([np.full(len(index), layer_of(n)) for n, index in chosen.items()])
-    alive = (gradients != 0).any(axis=1)
-    return GradientLaws(gradients[alive], layers[alive])
+    kept = [_kept(np.stack(column, axis=1), per_tensor) for column in columns]
+    layers = [np.full(len(k), layer_of(name)) for k, name in zip(kept, weights, strict=True)]
+    return GradientLaws(np.concatenate(kept), np.concatenate(layers))
+
+
+def _kept(gradients: np.ndarray, count: int) -> np.ndarray:
+    """The first `count` coordinates that have a gradient nearly always."""
+    return gradients[(gradients == 0).mean(axis=1) <= MOST_ZEROS][:count]

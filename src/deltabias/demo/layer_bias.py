@@ -21,6 +21,9 @@ from deltabias.derivation import derive
 from deltabias.rules import get_rule
 
 
+ALL = "all layers"
+
+
 @dataclass(frozen=True)
 class LayerBias:
     """Relative biases of one layer; the errors are standard errors over the replicates.
@@ -64,37 +67,43 @@ def predicted_bias(
 def layer_biases(
     laws: GradientLaws, replay: Replay, *, advance: Callable[[], None] = lambda: None
 ) -> list[LayerBias]:
-    """Predicted, measured and corrected relative bias of every layer; `advance` once a step."""
+    """Predicted, measured and corrected relative bias of every layer, and of all together.
+
+    `advance` is called once for each step of the histories.
+    """
+    control = Control.of(laws, replay)
+    plug_in, corrected = replayed_updates(laws, replay, advance=advance)
+    polynomial = control.polynomial(plug_in)
+    rests = {"measured": plug_in.update - polynomial, "corrected": corrected - polynomial}
     predictions = {
         "predicted": predicted_bias(laws, replay),
         "predicted_second_order": predicted_bias(laws, replay, order=2),
     }
-    control = Control.of(laws, replay)
-    plug_in, corrected = replayed_updates(laws, replay, advance=advance)
-    centered = {
-        "measured": plug_in.update - control.polynomial(plug_in),
-        "corrected": corrected - control.polynomial(plug_in),
-    }
-    rows = []
-    for layer in laws.names:
-        here = laws.layers == layer
-        u = control.update[here]
-        weights = u / (u**2).sum()
-        numbers = {
-            name: float(bias[here] @ population[here] / (population[here] ** 2).sum())
-            for name, (bias, population) in predictions.items()
-        }
-        for name, rest in centered.items():
-            each = weights @ rest[here]  # one number per replicate
-            numbers[name] = float(weights @ control.mean_error[here] + each.mean())
-            numbers[f"{name}_error"] = float(each.std(ddof=1) / len(each) ** 0.5)
-        rows.append(
-            LayerBias(
-                layer=layer,
-                coordinates=int(here.sum()),
-                noise_share=float((weights * u) @ control.noise_share[here]),
-                spread=float((weights * u) @ control.spread[here]),
-                **numbers,
-            )
-        )
-    return rows
+    chosen = {name: laws.layers == name for name in laws.names} | {ALL: laws.layers != ALL}
+    return [_row(name, here, control, rests, predictions) for name, here in chosen.items()]
+
+
+def _row(
+    layer: str,
+    here: np.ndarray,
+    control: Control,
+    rests: dict[str, np.ndarray],
+    predictions: dict[str, tuple[np.ndarray, np.ndarray]],
+) -> LayerBias:
+    update = control.update[here]
+    weights = update / (update**2).sum()
+    numbers = {}
+    for name, (bias, population) in predictions.items():
+        u = population[here]
+        numbers[name] = float(bias[here] @ u / (u @ u))
+    for name, rest in rests.items():
+        each = weights @ rest[here]  # one number per replicate
+        numbers[name] = float(weights @ control.mean_error[here] + each.mean())
+        numbers[f"{name}_error"] = float(each.std(ddof=1) / len(each) ** 0.5)
+    return LayerBias(
+        layer=layer,
+        coordinates=int(here.sum()),
+        noise_share=float((weights * update) @ control.noise_share[here]),
+        spread=float((weights * update) @ control.spread[here]),
+        **numbers,
+    )

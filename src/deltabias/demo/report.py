@@ -37,7 +37,8 @@ def emission(console: Console, result: dict) -> None:
 def exact(console: Console, result: dict) -> None:
     """Bias before and after, by exact enumeration."""
     console.print(
-        f"every sample of the law {escape(result['law'])}, summed exactly; v is fed with g²"
+        f"g is {escape(result['law'])}; every other statistic is g² of the same microbatches. "
+        "Every possible sample is visited: no noise."
     )
     table = _table("microbatches", "bias, plug-in", "bias, corrected", "left of it")
     for row in result["rows"]:
@@ -50,18 +51,15 @@ def exact(console: Console, result: dict) -> None:
     console.print(table)
 
 
-def corpus(console: Console, result: dict) -> None:
-    """What is trained, on what."""
+def training(console: Console, result: dict) -> None:
+    """Validation losses, their paired difference, and the time per step."""
     console.print(
         f"{result['parameters'] / 1e6:.2f} million parameters, {result['steps']} steps of "
         f"{result['microbatches']} microbatches of {result['sequences']} × {result['context']} "
-        f"bytes; {result['files']} files of Python, {result['training_bytes'] / 1e6:.1f} MB to "
-        f"train on, {result['validation_bytes'] / 1e6:.2f} MB held out"
+        f"bytes; {result['files']} files of Python's standard library, "
+        f"{result['training_bytes'] / 1e6:.1f} MB to train on, "
+        f"{result['validation_bytes'] / 1e6:.2f} MB held out"
     )
-
-
-def training(console: Console, result: dict) -> None:
-    """Validation losses, their paired difference, and the time per step."""
     first, second = result["names"]
     table = _table("validation, nats/byte", first, second, "difference")
     for run in result["runs"]:
@@ -86,24 +84,26 @@ def layers(console: Console, result: dict) -> None:
         f"{result['replicates']} histories of {result['steps']} steps drawn from them"
     )
     table = _table(
-        *("layer", "coordinates", "noise", "var v / v²", "predicted", "to 2nd order"),
+        *("layer", "coord.", "noise", "var v/v²", "1st order", "2nd order"),
         *("measured", "corrected"),
+        gap=1,
     )
     for row in result["rows"]:
         table.add_row(
             row["layer"],
             str(row["coordinates"]),
-            _percent(row["noise_share"], 0, sign=False),
+            f"{row['noise_share']:.2f}",
             f"{row['spread']:.3f}",
-            _percent(row["predicted"], 2),
-            _percent(row["predicted_second_order"], 2),
-            f"{_percent(row['measured'], 2)} ± {100 * row['measured_error']:.2f}",
-            f"{_percent(row['corrected'], 2)} ± {100 * row['corrected_error']:.2f}",
+            f"{100 * row['predicted']:+.2f}",
+            f"{100 * row['predicted_second_order']:+.2f}",
+            _in_percent(row["measured"], row["measured_error"]),
+            _in_percent(row["corrected"], row["corrected_error"]),
         )
     console.print(table)
     console.print(
-        "relative bias of the update along its population value; ± one standard error. The "
-        "expansion is in var v / v²: where that is not small, first order is only a first order."
+        "bias of the update along its population value, in percent of it: predicted to first and "
+        "second order, measured without correction and with it (± one standard error). The "
+        "expansion is in var v/v²: the larger that is, the rougher its first order."
     )
 
 
@@ -114,16 +114,32 @@ def closing(console: Console, result: dict) -> None:
     console.print(f"[bold]{result['total_seconds']:.0f} s in total[/] ({escape(parts)})")
 
 
-def _table(first: str, *others: str) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
+PRINTERS = {
+    "derivation": terms,
+    "emission": emission,
+    "exact": exact,
+    "training": training,
+    "layers": layers,
+}
+"""By the part's key in the result."""
+
+
+def _table(first: str, *others: str, gap: int = 2) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0), header_style="bold")
     table.add_column(first)
     for name in others:
         table.add_column(name, justify="left" if name in ("moment", "coefficient") else "right")
     return table
 
 
-def _percent(value: float, digits: int, *, sign: bool = True) -> str:
+def _percent(value: float | None, digits: int, *, sign: bool = True) -> str:
+    if value is None:
+        return "none to correct"
     return f"{100 * value:{'+' if sign else ''}.{digits}f} %"
+
+
+def _in_percent(value: float, error: float) -> str:
+    return f"{100 * value:+.2f} ± {100 * error:.2f}"
 
 
 def _plus_minus(value: float, spread: float | None, sign: str = "") -> str:

@@ -121,8 +121,7 @@ def train_pair(
     the whole step: forward, backward, statistics, optimizer.
     """
     pair = tuple(
-        maker(build(seed, context=settings.context, **settings.shape), settings)
-        for maker in makers
+        maker(build(seed, context=settings.context, **settings.shape), settings) for maker in makers
     )
     generator = torch.Generator().manual_seed(seed)
     training: tuple[list, list] = ([], [])

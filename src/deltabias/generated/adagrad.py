@@ -11,13 +11,10 @@ Leading bias of the update, through first order in the small parameter:
 import torch
 from torch import Tensor
 
-# ruff: noqa: E501
-
 
 def plug_in_update(gradient: Tensor, sum: Tensor, *, eps: float) -> Tensor:
     """The update as it is."""
-    update = gradient / (sum.sqrt() + eps)
-    return update
+    return gradient / (sum.sqrt() + eps)
 
 
 def plug_in_update_foreach(
@@ -26,8 +23,7 @@ def plug_in_update_foreach(
     """The update as it is."""
     x0 = torch._foreach_sqrt(sum)
     x1 = torch._foreach_add(x0, eps)
-    update = torch._foreach_div(gradient, x1)
-    return update
+    return torch._foreach_div(gradient, x1)
 
 
 def corrected_update(
@@ -48,8 +44,7 @@ def corrected_update(
     numerator = gradient + relative_cov_gradient_sum * share * 0.5
     # inversion divides: positive, subtraction-free
     inversion = relative_var_sum * share * (share * 2 + 1) * 0.125
-    update = numerator / (denominator * (inversion + 1))
-    return update
+    return numerator / (denominator * (inversion + 1))
 
 
 def corrected_update_foreach(
@@ -78,5 +73,4 @@ def corrected_update_foreach(
     inversion = torch._foreach_mul(x9, 0.125)
     x11 = torch._foreach_add(inversion, 1)
     x12 = torch._foreach_mul(denominator, x11)
-    update = torch._foreach_div(numerator, x12)
-    return update
+    return torch._foreach_div(numerator, x12)

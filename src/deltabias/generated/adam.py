@@ -11,13 +11,10 @@ Leading bias of the update, through first order in the small parameter:
 import torch
 from torch import Tensor
 
-# ruff: noqa: E501
-
 
 def plug_in_update(exp_avg: Tensor, exp_avg_sq: Tensor, *, eps: float) -> Tensor:
     """The update as it is."""
-    update = exp_avg / (exp_avg_sq.sqrt() + eps)
-    return update
+    return exp_avg / (exp_avg_sq.sqrt() + eps)
 
 
 def plug_in_update_foreach(
@@ -26,8 +23,7 @@ def plug_in_update_foreach(
     """The update as it is."""
     x0 = torch._foreach_sqrt(exp_avg_sq)
     x1 = torch._foreach_add(x0, eps)
-    update = torch._foreach_div(exp_avg, x1)
-    return update
+    return torch._foreach_div(exp_avg, x1)
 
 
 def corrected_update(
@@ -48,8 +44,7 @@ def corrected_update(
     numerator = exp_avg + relative_cov_exp_avg_exp_avg_sq * share * 0.5
     # inversion divides: positive, subtraction-free
     inversion = relative_var_exp_avg_sq * share * (share * 2 + 1) * 0.125
-    update = numerator / (denominator * (inversion + 1))
-    return update
+    return numerator / (denominator * (inversion + 1))
 
 
 def corrected_update_foreach(
@@ -78,8 +73,7 @@ def corrected_update_foreach(
     inversion = torch._foreach_mul(x9, 0.125)
     x11 = torch._foreach_add(inversion, 1)
     x12 = torch._foreach_mul(denominator, x11)
-    update = torch._foreach_div(numerator, x12)
-    return update
+    return torch._foreach_div(numerator, x12)
 
 
 def step_plug_in(
@@ -414,10 +408,9 @@ def step_inversion(
     noise_share = (noise * unit / remembered).clamp_max(1)
     # mean gradient over its root mean square
     signal = average_debiased / root_mean_square
-    x57 = unit**1.5
     # 4 μ κ₃ + κ₄, relative
     skew_variance = (
-        (signal * third * x57 * 3 / remembered + third_mean * unit**2 / remembered)
+        (signal * third * unit**1.5 * 3 / remembered + third_mean * unit**2 / remembered)
         .clamp_max(1)
         .clamp_min(-1)
     )
@@ -529,9 +522,6 @@ def step_inversion_foreach(
     x66 = torch._foreach_clamp_max(x65, 1)
     # 4 μ κ₃ + κ₄, relative
     skew_variance = torch._foreach_clamp_min(x66, -1)
-    x68 = torch._foreach_mul(third, x57)
-    x69 = torch._foreach_div(x68, remembered)
-    x70 = torch._foreach_clamp_max(x69, 1)
     x72 = torch._foreach_mul(noise_share, 2)
     x73 = torch._foreach_neg(x72)
     x74 = torch._foreach_add(x73, 4)
@@ -589,7 +579,6 @@ def step_closed_form(
     v = exp_avg_sq.to(noise.dtype)
     safe_v = v.clamp_min(1.1754943508222875e-38)
     root = safe_v.sqrt()
-    gradient_now = grad.to(noise.dtype)
     average = exp_avg.to(noise.dtype)
     ratio = old / safe_v
     relative_unit = unit_of_c / root
@@ -646,7 +635,6 @@ def step_closed_form_foreach(
     v = [x.to(y.dtype) for x, y in zip(exp_avg_sq, noise, strict=True)]
     safe_v = torch._foreach_clamp_min(v, 1.1754943508222875e-38)
     root = torch._foreach_sqrt(safe_v)
-    gradient_now = [x.to(y.dtype) for x, y in zip(grad, noise, strict=True)]
     average = [x.to(y.dtype) for x, y in zip(exp_avg, noise, strict=True)]
     ratio = torch._foreach_div(old, safe_v)
     relative_unit = torch._foreach_div(unit_of_c, root)

@@ -11,13 +11,10 @@ Leading bias of the update, through first order in the small parameter:
 import torch
 from torch import Tensor
 
-# ruff: noqa: E501
-
 
 def plug_in_update(exp_avg: Tensor, exp_avg_sq: Tensor, *, eps: float) -> Tensor:
     """The update as it is."""
-    update = exp_avg / (exp_avg_sq.sqrt() + eps)
-    return update
+    return exp_avg / (exp_avg_sq.sqrt() + eps)
 
 
 def plug_in_update_foreach(
@@ -26,8 +23,7 @@ def plug_in_update_foreach(
     """The update as it is."""
     x0 = torch._foreach_sqrt(exp_avg_sq)
     x1 = torch._foreach_add(x0, eps)
-    update = torch._foreach_div(exp_avg, x1)
-    return update
+    return torch._foreach_div(exp_avg, x1)
 
 
 def corrected_update(
@@ -48,8 +44,7 @@ def corrected_update(
     numerator = exp_avg + relative_cov_exp_avg_exp_avg_sq * share * 0.5
     # inversion divides: positive, subtraction-free
     inversion = relative_var_exp_avg_sq * share * (share * 2 + 1) * 0.125
-    update = numerator / (denominator * (inversion + 1))
-    return update
+    return numerator / (denominator * (inversion + 1))
 
 
 def corrected_update_foreach(
@@ -78,8 +73,7 @@ def corrected_update_foreach(
     inversion = torch._foreach_mul(x9, 0.125)
     x11 = torch._foreach_add(inversion, 1)
     x12 = torch._foreach_mul(denominator, x11)
-    update = torch._foreach_div(numerator, x12)
-    return update
+    return torch._foreach_div(numerator, x12)
 
 
 def step_plug_in(

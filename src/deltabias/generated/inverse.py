@@ -11,19 +11,15 @@ Leading bias of the update, through first order in the small parameter:
 import torch
 from torch import Tensor
 
-# ruff: noqa: E501
-
 
 def plug_in_update(g: Tensor, h: Tensor) -> Tensor:
     """The update as it is."""
-    update = g / h
-    return update
+    return g / h
 
 
 def plug_in_update_foreach(g: list[Tensor], h: list[Tensor]) -> list[Tensor]:
     """The update as it is."""
-    update = torch._foreach_div(g, h)
-    return update
+    return torch._foreach_div(g, h)
 
 
 def corrected_update(
@@ -36,8 +32,7 @@ def corrected_update(
     numerator = g + relative_cov_g_h
     # inversion divides: positive, subtraction-free
     inversion = relative_var_h
-    update = numerator / (denominator * (inversion + 1))
-    return update
+    return numerator / (denominator * (inversion + 1))
 
 
 def corrected_update_foreach(
@@ -52,5 +47,4 @@ def corrected_update_foreach(
     inversion = relative_var_h
     x3 = torch._foreach_add(inversion, 1)
     x4 = torch._foreach_mul(denominator, x3)
-    update = torch._foreach_div(numerator, x4)
-    return update
+    return torch._foreach_div(numerator, x4)

@@ -11,20 +11,16 @@ Leading bias of the update, through first order in the small parameter:
 import torch
 from torch import Tensor
 
-# ruff: noqa: E501
-
 
 def plug_in_update(g: Tensor, v: Tensor) -> Tensor:
     """The update as it is."""
-    update = g / v.sqrt()
-    return update
+    return g / v.sqrt()
 
 
 def plug_in_update_foreach(g: list[Tensor], v: list[Tensor]) -> list[Tensor]:
     """The update as it is."""
     x0 = torch._foreach_sqrt(v)
-    update = torch._foreach_div(g, x0)
-    return update
+    return torch._foreach_div(g, x0)
 
 
 def corrected_update(
@@ -37,8 +33,7 @@ def corrected_update(
     numerator = g + relative_cov_g_v * 0.5
     # inversion divides: positive, subtraction-free
     inversion = relative_var_v * 0.375
-    update = numerator / (denominator * (inversion + 1))
-    return update
+    return numerator / (denominator * (inversion + 1))
 
 
 def corrected_update_foreach(
@@ -54,5 +49,4 @@ def corrected_update_foreach(
     inversion = torch._foreach_mul(relative_var_v, 0.375)
     x4 = torch._foreach_add(inversion, 1)
     x5 = torch._foreach_mul(denominator, x4)
-    update = torch._foreach_div(numerator, x5)
-    return update
+    return torch._foreach_div(numerator, x5)

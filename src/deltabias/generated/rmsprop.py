@@ -11,13 +11,10 @@ Leading bias of the update, through first order in the small parameter:
 import torch
 from torch import Tensor
 
-# ruff: noqa: E501
-
 
 def plug_in_update(gradient: Tensor, square_avg: Tensor, *, eps: float) -> Tensor:
     """The update as it is."""
-    update = gradient / (square_avg.sqrt() + eps)
-    return update
+    return gradient / (square_avg.sqrt() + eps)
 
 
 def plug_in_update_foreach(
@@ -26,8 +23,7 @@ def plug_in_update_foreach(
     """The update as it is."""
     x0 = torch._foreach_sqrt(square_avg)
     x1 = torch._foreach_add(x0, eps)
-    update = torch._foreach_div(gradient, x1)
-    return update
+    return torch._foreach_div(gradient, x1)
 
 
 def corrected_update(
@@ -48,8 +44,7 @@ def corrected_update(
     numerator = gradient + relative_cov_gradient_square_avg * share * 0.5
     # inversion divides: positive, subtraction-free
     inversion = relative_var_square_avg * share * (share * 2 + 1) * 0.125
-    update = numerator / (denominator * (inversion + 1))
-    return update
+    return numerator / (denominator * (inversion + 1))
 
 
 def corrected_update_foreach(
@@ -78,8 +73,7 @@ def corrected_update_foreach(
     inversion = torch._foreach_mul(x9, 0.125)
     x11 = torch._foreach_add(inversion, 1)
     x12 = torch._foreach_mul(denominator, x11)
-    update = torch._foreach_div(numerator, x12)
-    return update
+    return torch._foreach_div(numerator, x12)
 
 
 def step_plug_in(
@@ -362,10 +356,9 @@ def step_inversion(
     noise_share = (noise * unit / remembered).clamp_max(1)
     # mean gradient over its root mean square
     signal = average / root_mean_square
-    x49 = unit**1.5
     # 4 μ κ₃ + κ₄, relative
     skew_variance = (
-        (signal * third * x49 * 3 / remembered + third_mean * unit**2 / remembered)
+        (signal * third * unit**1.5 * 3 / remembered + third_mean * unit**2 / remembered)
         .clamp_max(1)
         .clamp_min(-1)
     )
@@ -464,9 +457,6 @@ def step_inversion_foreach(
     x58 = torch._foreach_clamp_max(x57, 1)
     # 4 μ κ₃ + κ₄, relative
     skew_variance = torch._foreach_clamp_min(x58, -1)
-    x60 = torch._foreach_mul(third, x49)
-    x61 = torch._foreach_div(x60, remembered)
-    x62 = torch._foreach_clamp_max(x61, 1)
     x64 = torch._foreach_mul(noise_share, 2)
     x65 = torch._foreach_neg(x64)
     x66 = torch._foreach_add(x65, 4)

@@ -11,13 +11,10 @@ Leading bias of the update, through first order in the small parameter:
 import torch
 from torch import Tensor
 
-# ruff: noqa: E501
-
 
 def plug_in_update(gradient: Tensor, square_avg: Tensor, *, eps: float) -> Tensor:
     """The update as it is."""
-    update = gradient / (square_avg.sqrt() + eps)
-    return update
+    return gradient / (square_avg.sqrt() + eps)
 
 
 def plug_in_update_foreach(
@@ -26,8 +23,7 @@ def plug_in_update_foreach(
     """The update as it is."""
     x0 = torch._foreach_sqrt(square_avg)
     x1 = torch._foreach_add(x0, eps)
-    update = torch._foreach_div(gradient, x1)
-    return update
+    return torch._foreach_div(gradient, x1)
 
 
 def corrected_update(
@@ -48,8 +44,7 @@ def corrected_update(
     numerator = gradient + relative_cov_gradient_square_avg * share * 0.5
     # inversion divides: positive, subtraction-free
     inversion = relative_var_square_avg * share * (share * 2 + 1) * 0.125
-    update = numerator / (denominator * (inversion + 1))
-    return update
+    return numerator / (denominator * (inversion + 1))
 
 
 def corrected_update_foreach(
@@ -78,8 +73,7 @@ def corrected_update_foreach(
     inversion = torch._foreach_mul(x9, 0.125)
     x11 = torch._foreach_add(inversion, 1)
     x12 = torch._foreach_mul(denominator, x11)
-    update = torch._foreach_div(numerator, x12)
-    return update
+    return torch._foreach_div(numerator, x12)
 
 
 def step_plug_in(
@@ -335,7 +329,6 @@ def step_inversion(
     relative_c2 = c2 * relative_unit * relative_unit
     relative_c3 = c3 * relative_unit * relative_unit * relative_unit
     relative_c4 = c4 * relative_unit * relative_unit * relative_unit * relative_unit
-    x24 = m - 1
     x45 = (
         (
             -(
@@ -345,7 +338,7 @@ def step_inversion(
                     - relative_c3 * step_mean * 4
                     - relative_c4
                 )
-                / x24
+                / (m - 1)
             )
         )
         .clamp_min(-1e18)
@@ -411,13 +404,6 @@ def step_inversion_foreach(
     x22 = torch._foreach_mul(x21, relative_unit)
     relative_c4 = torch._foreach_mul(x22, relative_unit)
     x24 = m - 1
-    x25 = torch._foreach_mul(relative_c2, step_mean)
-    x26 = torch._foreach_mul(x25, 2)
-    x27 = torch._foreach_add(x26, relative_c3)
-    x28 = torch._foreach_mul(root, x27)
-    x29 = torch._foreach_div(x28, x24)
-    x30 = torch._foreach_clamp_min(x29, -1e18)
-    x31 = torch._foreach_clamp_max(x30, 1e18)
     x33 = torch._foreach_mul(relative_c2, relative_c2)
     x34 = torch._foreach_mul(step_mean, step_mean)
     x35 = torch._foreach_mul(relative_c2, x34)

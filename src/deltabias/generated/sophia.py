@@ -11,13 +11,10 @@ Leading bias of the update, through first order in the small parameter:
 import torch
 from torch import Tensor
 
-# ruff: noqa: E501
-
 
 def plug_in_update(exp_avg: Tensor, hessian: Tensor, *, rho: float, eps: float) -> Tensor:
     """The update as it is."""
-    update = (exp_avg / (hessian * rho).clamp_min(eps)).clamp_min(-1).clamp_max(1)
-    return update
+    return (exp_avg / (hessian * rho).clamp_min(eps)).clamp_min(-1).clamp_max(1)
 
 
 def plug_in_update_foreach(
@@ -28,8 +25,7 @@ def plug_in_update_foreach(
     x1 = torch._foreach_clamp_min(x0, eps)
     x2 = torch._foreach_div(exp_avg, x1)
     x3 = torch._foreach_clamp_min(x2, -1)
-    update = torch._foreach_clamp_max(x3, 1)
-    return update
+    return torch._foreach_clamp_max(x3, 1)
 
 
 def corrected_update(
@@ -48,8 +44,7 @@ def corrected_update(
     numerator = exp_avg + relative_cov_exp_avg_hessian
     # inversion divides: positive, subtraction-free
     inversion = relative_var_hessian
-    update = (numerator / (denominator * (inversion + 1))).clamp_min(-1).clamp_max(1)
-    return update
+    return (numerator / (denominator * (inversion + 1))).clamp_min(-1).clamp_max(1)
 
 
 def corrected_update_foreach(
@@ -73,5 +68,4 @@ def corrected_update_foreach(
     x5 = torch._foreach_mul(denominator, x4)
     x6 = torch._foreach_div(numerator, x5)
     x7 = torch._foreach_clamp_min(x6, -1)
-    update = torch._foreach_clamp_max(x7, 1)
-    return update
+    return torch._foreach_clamp_max(x7, 1)

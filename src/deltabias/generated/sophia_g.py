@@ -10,13 +10,10 @@ Leading bias of the update, through first order in the small parameter:
 import torch
 from torch import Tensor
 
-# ruff: noqa: E501
-
 
 def plug_in_update(exp_avg: Tensor, hessian: Tensor, *, rho: float, eps: float) -> Tensor:
     """The update as it is."""
-    update = (exp_avg / (hessian * rho).clamp_min(eps)).clamp_min(-1).clamp_max(1)
-    return update
+    return (exp_avg / (hessian * rho).clamp_min(eps)).clamp_min(-1).clamp_max(1)
 
 
 def plug_in_update_foreach(
@@ -27,8 +24,7 @@ def plug_in_update_foreach(
     x1 = torch._foreach_clamp_min(x0, eps)
     x2 = torch._foreach_div(exp_avg, x1)
     x3 = torch._foreach_clamp_min(x2, -1)
-    update = torch._foreach_clamp_max(x3, 1)
-    return update
+    return torch._foreach_clamp_max(x3, 1)
 
 
 def corrected_update(
@@ -39,8 +35,7 @@ def corrected_update(
     denominator = (hessian * rho).clamp_min(eps)
     # inversion divides: positive, subtraction-free
     inversion = relative_var_hessian
-    update = (exp_avg / (denominator * (inversion + 1))).clamp_min(-1).clamp_max(1)
-    return update
+    return (exp_avg / (denominator * (inversion + 1))).clamp_min(-1).clamp_max(1)
 
 
 def corrected_update_foreach(
@@ -61,8 +56,7 @@ def corrected_update_foreach(
     x4 = torch._foreach_mul(denominator, x3)
     x5 = torch._foreach_div(exp_avg, x4)
     x6 = torch._foreach_clamp_min(x5, -1)
-    update = torch._foreach_clamp_max(x6, 1)
-    return update
+    return torch._foreach_clamp_max(x6, 1)
 
 
 def step_observe_plug_in(grad: Tensor, hessian: Tensor, *, beta2: float) -> None:
@@ -137,7 +131,6 @@ def step_observe_delta(
     v = hessian.to(noise.dtype)
     safe_v = v.clamp_min(1.1754943508222875e-38)
     root = safe_v.sqrt()
-    gradient_now = grad.to(noise.dtype)
     ratio = old / safe_v
     relative_unit = unit_of_c / root
     relative_c2 = c2 * relative_unit * relative_unit
@@ -163,7 +156,6 @@ def step_observe_delta_foreach(
     v = [x.to(y.dtype) for x, y in zip(hessian, noise, strict=True)]
     safe_v = torch._foreach_clamp_min(v, 1.1754943508222875e-38)
     root = torch._foreach_sqrt(safe_v)
-    gradient_now = [x.to(y.dtype) for x, y in zip(grad, noise, strict=True)]
     ratio = torch._foreach_div(old, safe_v)
     relative_unit = torch._foreach_div(unit_of_c, root)
     x11 = torch._foreach_mul(c2, relative_unit)
@@ -268,7 +260,6 @@ def step_observe_inversion(
     v = hessian.to(noise.dtype)
     safe_v = v.clamp_min(1.1754943508222875e-38)
     root = safe_v.sqrt()
-    gradient_now = grad.to(noise.dtype)
     ratio = old / safe_v
     relative_unit = unit_of_c / root
     relative_c2 = c2 * relative_unit * relative_unit
@@ -294,7 +285,6 @@ def step_observe_inversion_foreach(
     v = [x.to(y.dtype) for x, y in zip(hessian, noise, strict=True)]
     safe_v = torch._foreach_clamp_min(v, 1.1754943508222875e-38)
     root = torch._foreach_sqrt(safe_v)
-    gradient_now = [x.to(y.dtype) for x, y in zip(grad, noise, strict=True)]
     ratio = torch._foreach_div(old, safe_v)
     relative_unit = torch._foreach_div(unit_of_c, root)
     x11 = torch._foreach_mul(c2, relative_unit)
@@ -399,7 +389,6 @@ def step_observe_closed_form(
     v = hessian.to(noise.dtype)
     safe_v = v.clamp_min(1.1754943508222875e-38)
     root = safe_v.sqrt()
-    gradient_now = grad.to(noise.dtype)
     ratio = old / safe_v
     relative_unit = unit_of_c / root
     relative_c2 = c2 * relative_unit * relative_unit
@@ -425,7 +414,6 @@ def step_observe_closed_form_foreach(
     v = [x.to(y.dtype) for x, y in zip(hessian, noise, strict=True)]
     safe_v = torch._foreach_clamp_min(v, 1.1754943508222875e-38)
     root = torch._foreach_sqrt(safe_v)
-    gradient_now = [x.to(y.dtype) for x, y in zip(grad, noise, strict=True)]
     ratio = torch._foreach_div(old, safe_v)
     relative_unit = torch._foreach_div(unit_of_c, root)
     x11 = torch._foreach_mul(c2, relative_unit)
@@ -559,7 +547,6 @@ def meter_delta(
     spread: float,
     warm: float,
 ) -> tuple[Tensor, Tensor]:
-    v = hessian.to(noise.dtype)
     # q, at most everything is noise
     noise_share = (noise * unit / remembered).clamp_max(1)
     relative_var_hessian = noise_share * (4 - noise_share * 2) * spread * warm

@@ -268,8 +268,9 @@ class CorrectedOptimizer(Optimizer):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self.__dict__.setdefault("_stats", None)
-        self.__dict__.setdefault("_counts", dict.fromkeys(
-            ("steps", "corrected", "uncorrected", "skipped"), 0))
+        self.__dict__.setdefault(
+            "_counts", dict.fromkeys(("steps", "corrected", "uncorrected", "skipped"), 0)
+        )
         self.__dict__.setdefault("_misaligned", 0)
         self.__dict__.setdefault("_had_statistics", False)
         self.__dict__.setdefault("_microbatches", 2)
@@ -295,7 +296,12 @@ class CorrectedOptimizer(Optimizer):
                 effective = max(effective, self._effective_steps(group, float(state["step"])))
         mean, worst, coupling, outside = summarize(pairs)
         return Validity(
-            mean, worst, coupling, outside, effective, misaligned=int(self._misaligned),
+            mean,
+            worst,
+            coupling,
+            outside,
+            effective,
+            misaligned=int(self._misaligned),
             **self._counts,
         )
 

@@ -12,7 +12,9 @@ NONFINITE = ("raise", "skip", "ignore")
 def check_range(name: str, value: float | Tensor, high: float = float("inf")) -> None:
     """Raise unless ``0 <= value < high``; a tensor must have one element."""
     if isinstance(value, Tensor) and value.numel() != 1:
-        raise ValueError(f"{name} is a tensor of shape {tuple(value.shape)}; it must have 1 element.")
+        raise ValueError(
+            f"{name} is a tensor of shape {tuple(value.shape)}; it must have 1 element."
+        )
     if not 0.0 <= value < high:
         limit = f"[0, {high:g})" if high != float("inf") else "[0, inf)"
         raise ValueError(f"{name}={float(value)} is outside {limit}.")
@@ -29,7 +31,9 @@ def check_betas(betas: tuple[float | Tensor, float | Tensor]) -> None:
 def check_choice(name: str, value: str, allowed: Iterable[str]) -> None:
     """Raise unless the value is one of those allowed."""
     if value not in (allowed := tuple(allowed)):
-        raise ValueError(f"{name}={value!r} is not known; use one of {', '.join(map(repr, allowed))}.")
+        raise ValueError(
+            f"{name}={value!r} is not known; use one of {', '.join(map(repr, allowed))}."
+        )
 
 
 def refuse_flags(optimizer: str, flags: Mapping[str, Any]) -> None:

@@ -13,7 +13,6 @@ from deltabias.microbatch import StepMoments
 from deltabias.optim.averaged import AveragedOptimizer
 from deltabias.optim.checks import (
     NONFINITE,
-
     check_betas,
     check_choice,
     check_range,
@@ -201,8 +200,10 @@ class SophiaG(AveragedOptimizer):
         if group["correction"] == "none":
             return scalars
         tracked = sophia_g.scalars_delta(
-            *({"t": max(seen, 1.0), **scalars}[n]
-              for n in signature(sophia_g.scalars_delta).parameters)
+            *(
+                {"t": max(seen, 1.0), **scalars}[n]
+                for n in signature(sophia_g.scalars_delta).parameters
+            )
         )
         return scalars | tracked
 

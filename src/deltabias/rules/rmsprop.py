@@ -1,6 +1,7 @@
 r"""``rmsprop``: the newest gradient over the root of an exponential moving average.
 
-.. math:: v_t = \alpha v_{t-1} + (1-\alpha)\bar g_t^2, \qquad u_t = \bar g_t / (\sqrt{v_t} + \epsilon)
+.. math:: v_t = \alpha v_{t-1} + (1-\alpha)\bar g_t^2, \qquad
+          u_t = \bar g_t / (\sqrt{v_t} + \epsilon)
 
 As torch has it: the average starts at zero and is not debiased, epsilon stands outside the root.
 """

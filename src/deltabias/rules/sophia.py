@@ -36,9 +36,7 @@ SOPHIA_G = UpdateRule(
         Ema("exp_avg", MEAN_GRADIENT, BETA1, debias=False),
         Ema(
             "hessian",
-            Statistic(
-                "square_of_label_gradient", LABEL_GRADIENT, outer=MEAN**2, positive=True
-            ),
+            Statistic("square_of_label_gradient", LABEL_GRADIENT, outer=MEAN**2, positive=True),
             BETA2,
             debias=False,
         ),

@@ -42,7 +42,7 @@ BETAS = (("0.9", "0.95"), ("0.9", "0.999"), ("0.8", "0.9"))
 STEPS = (1, 2, 5, 20, None)
 """None is the steady state, simulated once βᵗ is below `FORGOTTEN`."""
 
-FORGOTTEN = "1e-4"
+FORGOTTEN = "1e-6"
 REPLICATES = {1: 1_000_000, 2: 1_000_000, 5: 1_000_000, 20: 400_000, None: 200_000}
 LONG_HISTORY, LONG_REPLICATES = 1000, 40_000
 SEED = 20_250

@@ -137,9 +137,22 @@ class Lowering:
         """Lower definitions in order; each keeps its name."""
         for definition in definitions:
             operand = self.lower(definition.expression)
-            self._rename(operand, definition.name, definition.note)
+            self.bind(operand, definition.name, definition.note)
 
-    def _rename(self, operand: Operand, name: str, note: str) -> None:
+    def declares(self, name: str) -> bool:
+        """Whether a name has a value."""
+        return name in self._names
+
+    def scalar_argument(self, name: str) -> str:
+        """Make a name an argument of the function, unless it has a value already."""
+        if name not in self._names:
+            self.program.scalars += (name,)
+            self._scalars.add(name)
+            self._names.add(name)
+        return name
+
+    def bind(self, operand: Operand, name: str, note: str = "") -> str:
+        """Give a value a name."""
         last = self.program.statements[-1] if self.program.statements else None
         fresh = isinstance(last, Assign) and last.target == operand and operand.startswith("_")
         if fresh:
@@ -152,8 +165,9 @@ class Lowering:
             scalar = not isinstance(operand, str) or operand in self._scalars
             self.program.statements.append(Assign(name, "copy", (operand,), scalar, note))
         self._names.add(name)
-        if (fresh and last.scalar) or (not fresh and scalar):
+        if last.scalar if fresh else scalar:
             self._scalars.add(name)
+        return name
 
     def emit(self, operation: str, *operands: Operand) -> str:
         """Append an operation unless it is known; returns the name of its value."""

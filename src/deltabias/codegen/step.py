@@ -104,15 +104,10 @@ class _StepBuilder:
         return self.program.prune()
 
     def _assign(self, name: str, operation: str, *operands: str | Number) -> str:
-        self.code._rename(self.code.emit(operation, *operands), name, "")
-        return name
+        return self.code.bind(self.code.emit(operation, *operands), name)
 
     def _scalar(self, name: str) -> str:
-        if name not in self.program.scalars:
-            self.program.scalars += (name,)
-            self.code._scalars.add(name)
-            self.code._names.add(name)
-        return name
+        return self.code.scalar_argument(name)
 
     def _update_state(self, state: Ema) -> None:
         beta = self._scalar(state.beta.name)
@@ -135,7 +130,7 @@ class _StepBuilder:
         """Corrections are computed in the accumulators' precision (fp32 for bf16 states)."""
         kept = next(a.name for a in self.tracking.accumulators if a.kept)
         v = self._assign("v", "to_dtype_of", self.second.name, kept)
-        self.code._rename(self.code.emit("clamp_min", v, Number(TINY)), "safe_v", "")
+        self.code.bind(self.code.emit("clamp_min", v, Number(TINY)), "safe_v")
         if self.observe or self._root_is_read():
             self._assign("root", "sqrt", "safe_v")
         if self.observe:
@@ -143,7 +138,7 @@ class _StepBuilder:
         if self.apply and isinstance(self.first, Ema):
             self._assign("average", "to_dtype_of", self.first.name, kept)
         elif self.apply:
-            self.code._rename("gradient_now", "average", "")
+            self.code.bind("gradient_now", "average")
 
     def _root_is_read(self) -> bool:
         definitions = (*self.kernel.definitions, *self.tracking.moments)
@@ -160,7 +155,7 @@ class _StepBuilder:
             value = f"c{k}"
             for _ in range(k):
                 value = self.code.emit("mul", value, "relative_unit")
-            self.code._rename(value, f"relative_c{k}", "")
+            self.code.bind(value, f"relative_c{k}")
         for accumulator in self.tracking.accumulators:
             self._accumulate(accumulator)
 
@@ -172,7 +167,7 @@ class _StepBuilder:
         bounded = self.code.emit("clamp_max", bounded, Number(sp.Integer(LIMIT)))
         gain = self._lower_scaled(accumulator.gain)
         if not accumulator.kept:
-            self.code._rename(self.code.emit("mul", bounded, gain), accumulator.name, "")
+            self.code.bind(self.code.emit("mul", bounded, gain), accumulator.name)
             return
         shrink = self._lower_scaled(accumulator.decay * RATIO**accumulator.power)
         self.code.mutate(accumulator.name, "mul", shrink)
@@ -185,7 +180,7 @@ class _StepBuilder:
     def _declare(self, expression: sp.Expr) -> None:
         """Symbols that no tensor or definition provides are scalar arguments."""
         for symbol in sorted(expression.free_symbols, key=str):
-            if symbol.name not in self.code._names:
+            if not self.code.declares(symbol.name):
                 self._scalar(symbol.name)
 
     def _define(self, definition: Definition) -> None:

@@ -66,14 +66,13 @@ def refuse_gradient(param: Tensor) -> None:
 
 
 def all_finite(grads: list[Tensor]) -> bool:
-    """Whether every gradient is finite: one look, one answer from the device."""
-    if not grads:
+    """Whether every gradient is finite: one look, one answer from each kind of device."""
+    grads = [g for g in grads if g.numel()]
+    extremes = [e for g in grads if g.is_cpu for e in g.aminmax()]  # NaN is kept by both
+    elsewhere = [g for g in grads if not g.is_cpu]
+    if elsewhere:
+        extremes += torch._foreach_norm(elsewhere, float("inf"))
+    if not extremes:
         return True
-    by_device: dict[torch.device, list[Tensor]] = {}
-    for grad in grads:
-        if grad.numel():
-            by_device.setdefault(grad.device, []).append(grad)
-    norms = [n for group in by_device.values() for n in torch._foreach_norm(group, float("inf"))]
-    if not norms:
-        return True
-    return bool(torch.isfinite(torch.stack([n.float().to(norms[0].device) for n in norms])).all())
+    device = extremes[-1].device
+    return bool(torch.isfinite(torch.stack([e.to(device).double() for e in extremes])).all())

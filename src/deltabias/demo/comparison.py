@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import mean, median, stdev
 
+from scipy import stats
+
 FEWEST_SEEDS = 3
 STANDARD_ERRORS = 2.0
 SETTLING_STEPS = 3
@@ -57,9 +59,15 @@ class Comparison:
             return f"{size}: within noise (less than two standard errors over {seeds} seeds)."
         better = "lower" if self.mean_difference < 0 else "higher"
         return (
-            f"{size}: the corrected run's loss is {better}, by more than two standard errors "
-            f"over {seeds} seeds; with so few seeds this is a hint, not a result."
+            f"{size}: the corrected run's loss is {better}, by more than two standard errors over "
+            f"{seeds} seeds; where there is no difference, chance does this in "
+            f"{100 * self.false_alarm:.0f} % of comparisons: a hint, not a result."
         )
+
+    @property
+    def false_alarm(self) -> float:
+        """How often equal contenders would differ by two standard errors, if losses are normal."""
+        return float(2 * stats.t.sf(STANDARD_ERRORS, len(self.differences) - 1))
 
 
 def _spread(values: Sequence[float], divisor: float = 1.0) -> float | None:
@@ -76,6 +84,7 @@ def step_times(first: Sequence[float], second: Sequence[float]) -> tuple[float, 
 
     Pairs are close in time, so a busy moment of the machine slows both and leaves the ratio.
     """
-    settled = list(zip(first, second, strict=True))[SETTLING_STEPS:] or list(zip(first, second))
+    pairs = list(zip(first, second, strict=True))
+    settled = pairs[SETTLING_STEPS:] or pairs
     ratios = [b / a for a, b in settled]
     return median(a for a, _ in settled), median(b for _, b in settled), median(ratios)

@@ -1,6 +1,8 @@
 """Real text that every machine has: the Python standard library's own sources, as bytes."""
 
+import os
 import sysconfig
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,7 +33,7 @@ class Corpus:
 def read_corpus(
     root: Path | None = None, *, most_bytes: int = MOST_BYTES, at_least: int = 65_536
 ) -> Corpus:
-    """The ``.py`` files under `root`, in sorted order, until `most_bytes` are read.
+    """The ``.py`` files under `root`, a folder's own before its folders', until `most_bytes`.
 
     The same machine gives the same tensors; another version of Python gives other text.
 
@@ -49,9 +51,7 @@ def read_corpus(
     root = Path(sysconfig.get_paths()["stdlib"]) if root is None else root
     splits: tuple[list[bytes], list[bytes]] = ([], [])
     files, total = 0, 0
-    for path in sorted(root.rglob("*.py")):
-        if SKIPPED & set(path.relative_to(root).parts):
-            continue
+    for path in _sources(root):
         if total >= most_bytes:
             break
         text = path.read_bytes()[: most_bytes - total]
@@ -65,6 +65,13 @@ def read_corpus(
             "standard library as files."
         )
     return Corpus(_bytes(training), _bytes(validation), files)
+
+
+def _sources(root: Path) -> Iterator[Path]:
+    """In sorted order; folders that are skipped are not even looked into."""
+    for folder, folders, files in os.walk(root):
+        folders[:] = sorted(set(folders) - SKIPPED)
+        yield from (Path(folder, name) for name in sorted(files) if name.endswith(".py"))
 
 
 def _bytes(text: bytes) -> Tensor:

@@ -20,7 +20,6 @@ from deltabias.demo.replay import Control, Replay, replayed_updates
 from deltabias.derivation import derive
 from deltabias.rules import get_rule
 
-
 ALL = "all layers"
 
 

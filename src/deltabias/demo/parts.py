@@ -117,6 +117,7 @@ def _compared(runs: Sequence[PairedRun]) -> dict:
         "mean_difference": comparison.mean_difference,
         "standard_error": comparison.standard_error,
         "within_noise": comparison.within_noise,
+        "false_alarm": comparison.false_alarm if len(runs) > 1 else None,
         "verdict": comparison.verdict,
         "step_seconds": dict(zip(("first", "second", "ratio"), times, strict=True)),
     }

@@ -53,15 +53,19 @@ def replayed_updates(
 ) -> tuple[States, np.ndarray]:
     """The last states of plug-in AdamW, and the last corrected update, on the same histories.
 
+    A coordinate's mean update depends on its own law alone, so each coordinate has its microbatches
+    shuffled: coordinates are then nearly independent, and a layer's sum has less noise.
+
     Memory: a few arrays of coordinates × replicates × microbatches doubles.
     """
     rng = np.random.default_rng(replay.seed)
+    shuffled = rng.permuted(laws.gradients, axis=1)
     (beta1, beta2), m = replay.betas, replay.microbatches
     evaluator = Evaluator(correct(get_rule("adamw"), "delta"), replay.hypers)
     first = second = 0.0
     for _ in range(replay.steps):
-        drawn = rng.integers(laws.gradients.shape[1], size=(replay.replicates, m))
-        gradients = laws.gradients[:, drawn]
+        drawn = rng.integers(shuffled.shape[1], size=(replay.replicates, m))
+        gradients = shuffled[:, drawn]
         mean = gradients.mean(axis=-1)
         first = beta1 * first + (1 - beta1) * mean
         second = beta2 * second + (1 - beta2) * mean**2

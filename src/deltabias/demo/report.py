@@ -1,4 +1,4 @@
-"""The demo's result as tables for people. Every number comes out of the result; none is made here."""
+"""The demo's result as tables for people: every number comes out of the result."""
 
 from rich.console import Console
 from rich.markup import escape

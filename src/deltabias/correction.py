@@ -114,6 +114,11 @@ def correct(rule: UpdateRule, strategy: str = "delta", *, groups: int = 2) -> Co
     if strategy not in STRATEGIES:
         raise StrategyError(f"{strategy=} is not known; use one of {', '.join(STRATEGIES)}.")
     derivation = derive(rule, 1)
+    if not derivation.terms and strategy != "plug_in":
+        raise StrategyError(
+            f"rule {rule.name!r}, {rule}, is linear in its statistics: its mean update is its "
+            "population update and there is nothing to correct. Use strategy='plug_in'."
+        )
     form = kernel(derivation)
     if strategy in ("cross_fit", "cross_fit+delta", "leave_one_out", "leave_one_out+delta"):
         return _cross_fitted(rule, strategy, derivation, form, groups)

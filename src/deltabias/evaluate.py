@@ -20,6 +20,8 @@ from deltabias.errors import StrategyError
 from deltabias.rule import MEAN, State
 from deltabias.safe_form import numerator_of
 
+TINY = 2.0**-126
+
 Array = Any
 """numpy array of floats, or of mpmath numbers; the last axis runs over microbatches."""
 
@@ -181,6 +183,7 @@ class Evaluator:
         environment[MICROBATCHES.name] = batch.size
         old = environment["_old"].get(second.name, 0)
         v = environment["_new"][second.name]
+        v = v + (v == 0) * TINY  # as the generated code: nothing seen yet divides nothing
         environment["ratio"] = old / v
         if any(s.statistic.opaque for s in self.correction.rule.states):
             self._opaque_moments(batch, environment, v, second)

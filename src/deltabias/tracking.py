@@ -35,6 +35,8 @@ from deltabias.safe_form import Definition, Kernel, numerator_of
 WARM_POWER = 8
 SETTLED_SHARE = sp.Rational(2, 5)
 SETTLED_POWER = 8
+SKEWNESS_LIMIT = 1  # of κ₃ over the cube of the root mean square
+SKEW_VARIANCE_LIMIT = 4  # of 4 μ κ₃ + κ₄ over the square: a quarter of real gradients pass 1
 
 RATIO = sp.Symbol("ratio", nonnegative=True)
 """v_old / v_new, the change of the preconditioner's state in this step."""
@@ -294,11 +296,13 @@ def _closure_moments(first: State | None, form: Kernel, *, skewness: bool) -> li
         moments.append(
             Definition(
                 "skew_variance",
-                _bounded(3 * signal * raw + mixed * unit**2 / kept),
+                _bounded(3 * signal * raw + mixed * unit**2 / kept, SKEW_VARIANCE_LIMIT),
                 "4 μ κ₃ + κ₄, relative",
             )
         )
-        moments.append(Definition("skewness", _bounded(raw), "κ₃ over the cube of the root"))
+        moments.append(
+            Definition("skewness", _bounded(raw, SKEWNESS_LIMIT), "κ₃ over the cube of the root")
+        )
         relative += moments[-2].symbol
         skew = moments[-1].symbol
     for moment in form.moments:
@@ -317,5 +321,5 @@ def _signal(first: State | None) -> sp.Expr:
     return top / sp.Symbol("root_mean_square", positive=True)
 
 
-def _bounded(expression: sp.Expr) -> sp.Expr:
-    return sp.Max(sp.Min(expression, 1), -1)
+def _bounded(expression: sp.Expr, limit: int) -> sp.Expr:
+    return sp.Max(sp.Min(expression, limit), -limit)

@@ -189,8 +189,8 @@ def step_delta(
     # 4 μ κ₃ + κ₄, relative
     skew_variance = (
         (signal * third * x57 * 3 / remembered + third_mean * unit**2 / remembered)
-        .clamp_max(1)
-        .clamp_min(-1)
+        .clamp_max(4)
+        .clamp_min(-4)
     )
     # κ₃ over the cube of the root
     skewness = (third * x57 / remembered).clamp_max(1).clamp_min(-1)
@@ -305,9 +305,9 @@ def step_delta_foreach(
     x63 = torch._foreach_mul(third_mean, x62)
     x64 = torch._foreach_div(x63, remembered)
     x65 = torch._foreach_add(x61, x64)
-    x66 = torch._foreach_clamp_max(x65, 1)
+    x66 = torch._foreach_clamp_max(x65, 4)
     # 4 μ κ₃ + κ₄, relative
-    skew_variance = torch._foreach_clamp_min(x66, -1)
+    skew_variance = torch._foreach_clamp_min(x66, -4)
     x68 = torch._foreach_mul(third, x57)
     x69 = torch._foreach_div(x68, remembered)
     x70 = torch._foreach_clamp_max(x69, 1)
@@ -411,8 +411,8 @@ def step_inversion(
     # 4 μ κ₃ + κ₄, relative
     skew_variance = (
         (signal * third * unit**1.5 * 3 / remembered + third_mean * unit**2 / remembered)
-        .clamp_max(1)
-        .clamp_min(-1)
+        .clamp_max(4)
+        .clamp_min(-4)
     )
     relative_var_exp_avg_sq = (
         (noise_share * (4 - noise_share * 2) + skew_variance).clamp_min(0) * spread * warm
@@ -519,9 +519,9 @@ def step_inversion_foreach(
     x63 = torch._foreach_mul(third_mean, x62)
     x64 = torch._foreach_div(x63, remembered)
     x65 = torch._foreach_add(x61, x64)
-    x66 = torch._foreach_clamp_max(x65, 1)
+    x66 = torch._foreach_clamp_max(x65, 4)
     # 4 μ κ₃ + κ₄, relative
-    skew_variance = torch._foreach_clamp_min(x66, -1)
+    skew_variance = torch._foreach_clamp_min(x66, -4)
     x72 = torch._foreach_mul(noise_share, 2)
     x73 = torch._foreach_neg(x72)
     x74 = torch._foreach_add(x73, 4)
@@ -804,8 +804,8 @@ def meter_delta(
     # 4 μ κ₃ + κ₄, relative
     skew_variance = (
         (signal * third * x11 * 3 / remembered + third_mean * unit**2 / remembered)
-        .clamp_max(1)
-        .clamp_min(-1)
+        .clamp_max(4)
+        .clamp_min(-4)
     )
     # κ₃ over the cube of the root
     skewness = (third * x11 / remembered).clamp_max(1).clamp_min(-1)

@@ -161,8 +161,8 @@ def step_delta(
     # 4 μ κ₃ + κ₄, relative
     skew_variance = (
         (signal * third * x49 * 3 / remembered + third_mean * unit**2 / remembered)
-        .clamp_max(1)
-        .clamp_min(-1)
+        .clamp_max(4)
+        .clamp_min(-4)
     )
     # κ₃ over the cube of the root
     skewness = (third * x49 / remembered).clamp_max(1).clamp_min(-1)
@@ -264,9 +264,9 @@ def step_delta_foreach(
     x55 = torch._foreach_mul(third_mean, x54)
     x56 = torch._foreach_div(x55, remembered)
     x57 = torch._foreach_add(x53, x56)
-    x58 = torch._foreach_clamp_max(x57, 1)
+    x58 = torch._foreach_clamp_max(x57, 4)
     # 4 μ κ₃ + κ₄, relative
-    skew_variance = torch._foreach_clamp_min(x58, -1)
+    skew_variance = torch._foreach_clamp_min(x58, -4)
     x60 = torch._foreach_mul(third, x49)
     x61 = torch._foreach_div(x60, remembered)
     x62 = torch._foreach_clamp_max(x61, 1)
@@ -359,8 +359,8 @@ def step_inversion(
     # 4 μ κ₃ + κ₄, relative
     skew_variance = (
         (signal * third * unit**1.5 * 3 / remembered + third_mean * unit**2 / remembered)
-        .clamp_max(1)
-        .clamp_min(-1)
+        .clamp_max(4)
+        .clamp_min(-4)
     )
     relative_var_square_avg = (
         (noise_share * (4 - noise_share * 2) + skew_variance).clamp_min(0) * spread * warm
@@ -454,9 +454,9 @@ def step_inversion_foreach(
     x55 = torch._foreach_mul(third_mean, x54)
     x56 = torch._foreach_div(x55, remembered)
     x57 = torch._foreach_add(x53, x56)
-    x58 = torch._foreach_clamp_max(x57, 1)
+    x58 = torch._foreach_clamp_max(x57, 4)
     # 4 μ κ₃ + κ₄, relative
-    skew_variance = torch._foreach_clamp_min(x58, -1)
+    skew_variance = torch._foreach_clamp_min(x58, -4)
     x64 = torch._foreach_mul(noise_share, 2)
     x65 = torch._foreach_neg(x64)
     x66 = torch._foreach_add(x65, 4)
@@ -689,8 +689,8 @@ def meter_delta(
     # 4 μ κ₃ + κ₄, relative
     skew_variance = (
         (signal * third * x10 * 3 / remembered + third_mean * unit**2 / remembered)
-        .clamp_max(1)
-        .clamp_min(-1)
+        .clamp_max(4)
+        .clamp_min(-4)
     )
     # κ₃ over the cube of the root
     skewness = (third * x10 / remembered).clamp_max(1).clamp_min(-1)

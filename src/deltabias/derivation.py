@@ -114,6 +114,7 @@ class Derivation:
         made of it, otherwise in the named cumulants of one step's statistics. The states'
         symbols keep standing for their means; `means` gives those.
         """
+        _check_step(step)
         weigh = newest if conditional else product_sum
         total = sp.Integer(0)
         for term in self.terms:
@@ -129,6 +130,7 @@ class Derivation:
         self, step: sp.Expr | int = STEP, *, microbatches: sp.Expr | int = MICROBATCHES
     ) -> dict[sp.Symbol, sp.Expr]:
         """The mean of each state at that step, for its symbol."""
+        _check_step(step)
         return {
             s.symbol: product_sum([s.weights], sp.sympify(step))
             * step_cumulant([s], sp.sympify(microbatches))
@@ -155,6 +157,14 @@ class Derivation:
     def by_order(self, order: int) -> tuple[Term, ...]:
         """The terms of one power of the small parameter."""
         return self._by_order[order]
+
+
+def _check_step(step: sp.Expr | int) -> None:
+    step = sp.sympify(step)
+    if step is not sp.oo and step.is_number and not (step.is_Integer and step >= 1):
+        raise DeltabiasError(
+            f"{step=} is no step; use 1, 2, …, a symbol, or sympy.oo for the steady state."
+        )
 
 
 def step_cumulant(states: Sequence[State], microbatches: sp.Expr) -> sp.Expr:

@@ -5,6 +5,7 @@ is not in the tables below is an error that names it.
 """
 
 import ast
+import re
 from collections.abc import Callable, Mapping
 
 import sympy as sp
@@ -14,6 +15,8 @@ from deltabias.errors import ParseError
 MAX_LENGTH = 2000
 MAX_EXPONENT = 64
 MAX_DEPTH = 100
+MAX_BITS = 4096
+DECIMAL = r"(\d{1,60}(\.\d{0,60})?|\.\d{1,60})([eE][+-]?\d{1,3})?"
 
 
 class clip(sp.Function):
@@ -77,6 +80,8 @@ def parse_expression(text: str, symbol: Callable[[str], sp.Expr]) -> sp.Expr:
         raise ParseError(
             f"a rule has 1 to {MAX_LENGTH} characters, this one has {len(text.strip())}."
         )
+    if "#" in text:
+        raise ParseError(f"{text!r} contains a comment; a rule is mathematics alone.")
     try:
         tree = ast.parse(text.strip(), mode="eval")
     except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
@@ -85,9 +90,15 @@ def parse_expression(text: str, symbol: Callable[[str], sp.Expr]) -> sp.Expr:
             "Write one line of mathematics such as 'g/(sqrt(v)+eps)'."
         ) from error
     expression = _convert(tree.body, symbol, text, depth=0)
-    if expression.has(sp.zoo, sp.nan, sp.oo, sp.I):
+    if expression.has(sp.zoo, sp.nan, sp.oo, sp.I) or any(
+        map(_complex_root, expression.atoms(sp.Pow))
+    ):
         raise ParseError(f"{text!r} is not a finite real expression; it reads as {expression}.")
     return expression
+
+
+def _complex_root(power: sp.Pow) -> bool:
+    return bool(power.base.is_Rational and power.base < 0 and not power.exp.is_integer)
 
 
 def _convert(node: ast.AST, symbol: Callable[[str], sp.Expr], text: str, depth: int) -> sp.Expr:
@@ -101,8 +112,7 @@ def _convert(node: ast.AST, symbol: Callable[[str], sp.Expr], text: str, depth: 
         case ast.Constant(value=bool()):
             raise ParseError(f"{node.value} is not a number.")
         case ast.Constant(value=int() | float()):
-            # the source text, not the float: 0.1 is 1/10
-            return sp.Rational(ast.get_source_segment(text.strip(), node).replace("_", ""))
+            return _number(ast.get_source_segment(text.strip(), node))
         case ast.Name(id=name):
             if name in FUNCTIONS:
                 raise ParseError(f"{name!r} is a function; write {name}(…).")
@@ -122,11 +132,19 @@ def _convert(node: ast.AST, symbol: Callable[[str], sp.Expr], text: str, depth: 
                     f"{name} takes {low if low == high else f'{low} to {high}'} argument(s), "
                     f"got {len(arguments)} in {text!r}."
                 )
-            return FUNCTIONS[name](*map(inner, arguments))
+            return _checked_roots(FUNCTIONS[name](*map(inner, arguments)), text)
     raise ParseError(
         f"{(ast.get_source_segment(text.strip(), node) or type(node).__name__)!r} is not accepted "
         f"in a rule. Allowed: numbers, symbols, + - * / **, and {', '.join(sorted(FUNCTIONS))}."
     )
+
+
+def _number(source: str) -> sp.Rational:
+    # the source text, not the float: 0.1 is 1/10
+    source = source.replace("_", "")
+    if not re.fullmatch(DECIMAL, source):
+        raise ParseError(f"{source[:40]!r} is not a decimal number of at most 60 digits.")
+    return sp.Rational(source)
 
 
 def _divide_checked(operator: ast.operator, left: sp.Expr, right: sp.Expr, text: str) -> sp.Expr:
@@ -138,11 +156,32 @@ def _divide_checked(operator: ast.operator, left: sp.Expr, right: sp.Expr, text:
 def _power(base: sp.Expr, exponent: sp.Expr, text: str) -> sp.Expr:
     if exponent.is_number and not exponent.is_Rational:
         raise ParseError(f"the exponent {exponent} in {text!r} is not a rational number.")
-    if exponent.is_number and (abs(exponent.p) > MAX_EXPONENT or exponent.q > MAX_EXPONENT):
-        raise ParseError(
-            f"the exponent {exponent} in {text!r} is out of range: numerator and denominator "
-            f"go up to {MAX_EXPONENT}."
-        )
+    if base.is_Rational and exponent.is_Rational:
+        bits = max(base.p.bit_length(), base.q.bit_length()) * abs(exponent)
+        if bits > MAX_BITS:
+            raise ParseError(f"a number in {text[:60]!r} is out of range: over {MAX_BITS} bits.")
+        _check_exponent(exponent, text)
+    elif exponent.is_number:
+        _check_exponent(exponent, text)
     if base.is_zero and exponent.is_number and exponent <= 0:
         raise ParseError(f"{text!r} divides by zero.")
-    return base**exponent
+    power = base**exponent
+    for inner in power.atoms(sp.Pow):  # powers of powers add up
+        if inner.exp.is_Rational:
+            _check_exponent(inner.exp, text)
+    return power
+
+
+def _checked_roots(value: sp.Expr, text: str) -> sp.Expr:
+    """A function's value; roots of roots stay within the range of exponents."""
+    if isinstance(value, sp.Pow) and value.exp.is_Rational:
+        _check_exponent(value.exp, text)
+    return value
+
+
+def _check_exponent(exponent: sp.Rational, text: str) -> None:
+    if abs(exponent.p) > MAX_EXPONENT or exponent.q > MAX_EXPONENT:
+        raise ParseError(
+            f"the exponent {exponent} in {text[:60]!r} is out of range: numerator and denominator "
+            f"go up to {MAX_EXPONENT}."
+        )

@@ -16,6 +16,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from numbers import Number
 
 import sympy as sp
 
@@ -71,6 +72,8 @@ class Hyper:
         RuleError
             with the range that is allowed.
         """
+        if isinstance(value, bool) or not isinstance(value, Number):
+            raise RuleError(f"{self.name}={value!r} is not a number.")
         if not self.low <= value < self.high:
             raise RuleError(f"{self.name}={value} is outside [{self.low:g}, {self.high:g}).")
         return value
@@ -110,6 +113,10 @@ class Statistic:
         ):
             if expression is None:
                 continue
+            if not isinstance(expression, sp.Expr):
+                raise RuleError(
+                    f"statistic {self.name!r}: {label}={expression!r} is not a SymPy expression."
+                )
             if not any(
                 expression.free_symbols == {v} and expression.is_polynomial(v) for v in allowed
             ):
@@ -227,6 +234,11 @@ class UpdateRule:
         if isinstance(self.update, str):
             object.__setattr__(self, "text", self.update)
             object.__setattr__(self, "update", parse_expression(self.update, self._lookup))
+        if not isinstance(self.update, sp.Expr):
+            raise RuleError(
+                f"rule {self.name!r}: update={self.update!r} is neither a string nor a SymPy "
+                "expression."
+            )
         self._check_names()
         free, states = self.update.free_symbols, {s.symbol for s in self.states}
         if unknown := free - states - {h.symbol for h in self.hypers}:

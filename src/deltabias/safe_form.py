@@ -20,6 +20,7 @@ import sympy as sp
 
 from deltabias.calculus.derivatives import root_degree
 from deltabias.derivation import Derivation
+from deltabias.errors import StrategyError
 from deltabias.parser import clip
 
 SHARE = sp.Symbol("share", positive=True)
@@ -98,13 +99,29 @@ def kernel(derivation: Derivation) -> Kernel:
 def _with_kinks(
     derivation: Derivation, definitions: tuple[Definition, ...]
 ) -> tuple[Definition, ...]:
-    """Put floors and the outermost clip back: outside the domain the rule itself rules."""
-    floors = dict(derivation.floors)
+    """Put floors and the outermost kink back: outside the domain the rule itself rules."""
+    update, floors = derivation.rule.update, dict(derivation.floors)
     kinked = [replace(d, expression=d.expression.subs(floors)) for d in definitions]
-    if isinstance(derivation.rule.update, clip):
-        _, low, high = derivation.rule.update.args
-        kinked[-1] = replace(kinked[-1], expression=clip(kinked[-1].expression, low, high))
+    inside = [n for n in update.atoms(clip, sp.Max, sp.Min) if n != update]
+    lost = [n for n in inside if not any(d.expression.has(n) for d in kinked)]
+    if lost:
+        raise StrategyError(
+            f"rule {derivation.rule.name!r}: {lost[0]} stands inside the update and cannot be put "
+            "back into its corrected form. Write the kink outermost, as clip(…, -1, 1), or leave "
+            "it out; `derive` gives the bias where the update is smooth."
+        )
+    last, branch = kinked[-1], floors_of(update, floors)
+    if isinstance(update, clip):
+        kinked[-1] = replace(last, expression=clip(last.expression, *update.args[1:]))
+    elif branch is not None:
+        others = [a for a in update.args if a != branch]
+        kinked[-1] = replace(last, expression=update.func(definitions[-1].expression, *others))
     return tuple(kinked)
+
+
+def floors_of(update: sp.Expr, floors: dict[sp.Expr, sp.Expr]) -> sp.Expr | None:
+    """The branch that the update itself is a maximum or minimum of."""
+    return next((branch for branch, node in floors.items() if node == update), None)
 
 
 def relative_moment(moment: sp.Expr, numerator: sp.Symbol | None) -> RelativeMoment:

@@ -49,7 +49,7 @@ def smooth_branch(rule: UpdateRule) -> tuple[sp.Expr, Conditions, Floors]:
 
     smooth = branch(rule.update)
     if not smooth.free_symbols & random or all(
-        sp.diff(smooth, s) == 0 for s in smooth.free_symbols & random
+        _slope(smooth, s) == 0 for s in smooth.free_symbols & random
     ):
         raise NotDifferentiableError(
             f"rule {rule.name!r}, {rule}, does not change with any statistic where it is smooth, "
@@ -57,6 +57,11 @@ def smooth_branch(rule: UpdateRule) -> tuple[sp.Expr, Conditions, Floors]:
         )
     domain = dict.fromkeys([*conditions, *_positivity(smooth, random)])
     return smooth, tuple(domain), tuple(floors)
+
+
+def _slope(smooth: sp.Expr, symbol: sp.Symbol) -> sp.Expr:
+    # away from its kink, where the domain keeps us, the derivative of a sign is zero
+    return sp.diff(smooth, symbol).replace(sp.DiracDelta, lambda *_: sp.Integer(0))
 
 
 def _winner(rule: UpdateRule, node: sp.Basic, random: set, conditions: list) -> sp.Expr:

@@ -73,6 +73,7 @@ class AdamW(AveragedOptimizer):
     """
 
     states = ("exp_avg", "exp_avg_sq")
+    unsupported = (*AveragedOptimizer.unsupported, "amsgrad")
 
     def __init__(
         self,
@@ -92,15 +93,8 @@ class AdamW(AveragedOptimizer):
         second_moment: str = "square_of_mean",
         nonfinite: str = "raise",
     ):
-        refuse_flags(
-            "AdamW",
-            {
-                "amsgrad": amsgrad,
-                "capturable": capturable,
-                "differentiable": differentiable,
-                "fused": fused,
-            },
-        )
+        flags = {"amsgrad": amsgrad, "capturable": capturable, "differentiable": differentiable}
+        refuse_flags("AdamW", {**flags, "fused": fused})
         defaults = {
             "lr": lr,
             "betas": betas,
@@ -123,6 +117,17 @@ class AdamW(AveragedOptimizer):
         check_choice("correction", options["correction"], (*CORRECTIONS, *CROSS_FITTED))
         check_choice("second_moment", options["second_moment"], SECOND_MOMENTS)
         check_choice("nonfinite", options["nonfinite"], NONFINITE)
+        tensors = [
+            n
+            for n, v in (
+                ("lr", options["lr"]),
+                ("betas", options["betas"][0]),
+                ("betas", options["betas"][1]),
+            )
+            if isinstance(v, Tensor)
+        ]
+        if options["foreach"] and tensors:
+            raise ValueError(f"{tensors[0]} in a tensor is not supported with foreach=True.")
         squared = options["second_moment"] == "square_of_mean"
         if options["correction"] in ("closed_form", *CROSS_FITTED) and not squared:
             raise ValueError(

@@ -58,15 +58,17 @@ class AveragedOptimizer(CorrectedOptimizer):
     def _decay(self, group: dict[str, Any], params: list[Tensor]) -> None:
         """Decoupled weight decay, as torch.optim.AdamW: before the step."""
         if group["weight_decay"] != 0:
+            keep = 1 - group["lr"] * group["weight_decay"]
+            if use_foreach(group, params):
+                torch._foreach_mul_(params, keep)
+                return
             for param in params:
-                param.mul_(1 - group["lr"] * group["weight_decay"])
+                param.mul_(keep)
 
     def _update_group(
         self, group: dict[str, Any], params: list[Tensor], moments: StepMoments | None
     ) -> None:
-        foreach = use_foreach(group["foreach"], params)
-        if foreach and isinstance(group["lr"], Tensor):
-            raise RuntimeError("lr as a Tensor is not supported with foreach=True; use a float.")
+        foreach = use_foreach(group, params)
         grads = self._gradients(group, params)
         steps = [self.state[p]["step"] for p in params]
         for step in steps:
@@ -86,7 +88,7 @@ class AveragedOptimizer(CorrectedOptimizer):
         foreach: bool,
     ) -> None:
         strategy = self._strategy(group)
-        if moments is None and not self._had_statistics and not self._feeds_on_moments(group):
+        if moments is None and not self._had_statistics:
             strategy = "plug_in"  # bit for bit torch's own
         module = self._module(group)
         names = self._arguments(group, strategy)
@@ -99,6 +101,8 @@ class AveragedOptimizer(CorrectedOptimizer):
             if name in self.states or name in self._accumulators(group):
                 tensors[name] = [self.state[p][name] for p in params]
         scalars = self._step_scalars(group, strategy, moments and moments.count, count)
+        if foreach:
+            scalars["lr"] = float(scalars["lr"])
         positional = {n: tensors[n] for n in names if n in tensors}
         keywords = {n: scalars[n] for n in names if n not in tensors}
         run_step(module, f"step_{strategy}", positional, keywords, foreach=foreach)

@@ -9,7 +9,12 @@ from torch import Tensor
 from torch.optim.optimizer import Optimizer, ParamsT
 
 from deltabias.microbatch import MicrobatchStats, Moments, StepMoments
-from deltabias.optim.checks import all_finite, refuse_gradient, refuse_parameter
+from deltabias.optim.checks import (
+    all_finite,
+    refuse_flags,
+    refuse_gradient,
+    refuse_parameter,
+)
 from deltabias.optim.meter import Validity, summarize
 
 
@@ -26,6 +31,7 @@ class CorrectedOptimizer(Optimizer):
     """
 
     states: tuple[str, ...] = ()
+    unsupported: tuple[str, ...] = ("capturable", "differentiable", "fused")
 
     def __init__(self, params: ParamsT, defaults: dict[str, Any]):
         self._stats: MicrobatchStats | None = None
@@ -155,11 +161,18 @@ class CorrectedOptimizer(Optimizer):
         """A last look before anything is changed."""
 
     def _finite(self, params: list[Tensor]) -> bool:
-        policy = self.param_groups[0]["nonfinite"]
-        if policy == "ignore" or all_finite([p.grad for p in params]):
+        """Whether the step may be taken; each group has its own policy."""
+        wanted = {
+            id(p)
+            for group in self.param_groups
+            if group["nonfinite"] != "ignore"
+            for p in group["params"]
+        }
+        looked_at = [p for p in params if id(p) in wanted]
+        if all_finite([p.grad for p in looked_at]):
             return True
-        if policy == "raise":
-            bad = next(p for p in params if not bool(torch.isfinite(p.grad).all()))
+        bad = next(p for p in looked_at if not bool(torch.isfinite(p.grad).all()))
+        if self._group_of(bad)["nonfinite"] == "raise":
             raise FloatingPointError(
                 f"the gradient of a parameter of shape {tuple(bad.shape)} is not finite; nothing "
                 "was changed. Pass nonfinite='skip' to leave such steps out and count them."
@@ -197,7 +210,11 @@ class CorrectedOptimizer(Optimizer):
         """The record in the gradient's scale; unit 0 where it does not belong to the gradient."""
         scaled, aligned = record.scaled_to(grad)
         self._misaligned = self._misaligned + (~aligned).long()
-        central = dict(scaled.scaled_central)
+        # torch.where, not a product: NaN times zero is NaN
+        central = {
+            k: torch.where(aligned, c, torch.zeros_like(c))
+            for k, c in scaled.scaled_central.items()
+        }
         m, spread = scaled.count, scaled.weight * scaled.inverse_weight
         if 3 in central and m > 2 and spread != m * m:
             # generated code divides by (m-1)(m-2); unequal weights want W Σ 1/w - 3m + 2
@@ -208,14 +225,23 @@ class CorrectedOptimizer(Optimizer):
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """As torch's; state is complete from here on."""
-        super().add_param_group(param_group)
+        refuse_flags(type(self).__name__, self._flags(param_group))
+        given = param_group["params"]
+        given = [given] if isinstance(given, Tensor) else list(given)
+        for item in given:
+            refuse_parameter(item[1] if isinstance(item, tuple) else item)
+        super().add_param_group({**param_group, "params": given})
         group = self.param_groups[-1]
         for param in group["params"]:
-            refuse_parameter(param)
             if param.requires_grad:
                 self._init_state(param, group)
         if self._stats is not None:
             self.attach(self._stats)
+
+    @classmethod
+    def _flags(cls, group: dict[str, Any]) -> dict[str, Any]:
+        """The flags of torch.optim in a group that this optimizer does not have."""
+        return {name: group[name] for name in cls.unsupported if name in group}
 
     def _accumulators(self, group: dict[str, Any]) -> tuple[str, ...]:
         raise NotImplementedError
@@ -239,7 +265,14 @@ class CorrectedOptimizer(Optimizer):
 
         A checkpoint of torch's own optimizer of the same name loads; its missing accumulators
         start at zero, which is no correction.
+
+        Raises
+        ------
+        NotImplementedError
+            for a checkpoint with a flag of torch.optim that is not supported; nothing is loaded.
         """
+        for saved_group in state_dict["param_groups"]:
+            refuse_flags(type(self).__name__, self._flags(saved_group))
         super().load_state_dict(state_dict)
         saved = [i for group in state_dict["param_groups"] for i in group["params"]]
         for index, param in zip(saved, self._all_params(), strict=True):

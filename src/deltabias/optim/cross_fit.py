@@ -46,16 +46,21 @@ def group_gradients(
     return (first, second), tuple(record.groups), factor
 
 
-def square_variance(group: Moments | None, mean: Tensor, factor: Tensor | float) -> Tensor:
-    """Unbiased (for normal gradients) variance of the square of a group's mean gradient.
+def relative_square_variance(
+    group: Moments | None, mean: Tensor, factor: Tensor | float, square: Tensor
+) -> Tensor:
+    """Estimate of Var(ḡ²)/v² for a group's mean gradient, unbiased for normal gradients.
 
-    Var ḡ² = 4μ²ν + 2ν², estimated by 4 ḡ² ν̂ - 2 ν̂² (m-1)/(m+1), E ν̂² = ν² (m+1)/(m-1).
+    Var ḡ² = 4μ²ν + 2ν², estimated by 4 ḡ² ν̂ - 2 ν̂² (m-1)/(m+1), E ν̂² = ν² (m+1)/(m-1); each
+    factor is divided by v before they meet, so that nothing underflows.
     """
     if group is None or group.count < 2:
-        return torch.zeros_like(mean)
-    noise = group.var_of_mean() * factor * factor
+        return torch.zeros_like(square)
+    root = square.sqrt().clamp_min(torch.finfo(square.dtype).tiny ** 0.5)
+    signal = mean / root
+    noise = group.relative_to(root).var_of_mean() * factor * factor
     m = group.count
-    return (4 * mean * mean * noise - 2 * noise * noise * ((m - 1) / (m + 1))).clamp_min(0)
+    return (4 * signal * signal * noise - 2 * noise * noise * ((m - 1) / (m + 1))).clamp_min(0)
 
 
 def crossed_step(
@@ -83,8 +88,7 @@ def crossed_step(
         square = state["exp_avg_sq" + bottom] / scalars["debias_preconditioner"]
         if delta:
             weight = (1 - beta2) / scalars["debias_preconditioner"]
-            variance = square_variance(record, gradient, factor) * weight**2
-            relative = variance / square.square().clamp_min(torch.finfo(square.dtype).tiny)
+            relative = relative_square_variance(record, gradient, factor, square) * weight**2
             zero = torch.zeros_like(relative)
             total += module.corrected_update(average, square, zero, relative, eps=scalars["eps"])
         else:

@@ -41,6 +41,7 @@ class RMSprop(AveragedOptimizer):
     """
 
     states = ("square_avg",)
+    unsupported = (*AveragedOptimizer.unsupported, "momentum", "centered")
 
     def __init__(
         self,

@@ -9,10 +9,17 @@ from torch import Tensor
 from torch.utils._foreach_utils import _get_foreach_kernels_supported_devices
 
 
-def use_foreach(foreach: bool | None, params: list[Tensor]) -> bool:
-    """torch's choice: foreach by default where every parameter is on a device that gains."""
-    if foreach is not None:
-        return foreach
+def use_foreach(group: Mapping[str, Any], params: list[Tensor]) -> bool:
+    """torch's choice: foreach by default where every parameter is on a device that gains.
+
+    A learning rate or betas in tensors are taken one parameter at a time.
+    """
+    if group["foreach"] is not None:
+        return group["foreach"]
+    if isinstance(group["lr"], Tensor) or any(
+        isinstance(b, Tensor) for b in group.get("betas", ())
+    ):
+        return False
     devices = _get_foreach_kernels_supported_devices()
     return all(type(p) in (Tensor, torch.nn.Parameter) and p.device.type in devices for p in params)
 

@@ -1,0 +1,187 @@
+"""A derivation for people (text, LaTeX) and for programs (a record for JSON)."""
+
+import re
+from collections.abc import Iterator
+
+import sympy as sp
+from sympy.printing.str import StrPrinter
+
+from deltabias.correction import Correction
+from deltabias.derivation import Derivation
+from deltabias.parser import clip
+
+GREEK = ("alpha", "beta", "eps", "rho", "gamma", "delta", "lambda", "mu", "sigma", "tau")
+
+
+# -- for programs -----------------------------------------------------------------------------
+
+
+class _Readable(StrPrinter):
+    """Strings that ``sympy.sympify`` reads back.
+
+    Some names mean something else to it (``sum``, ``hessian``, ``beta``): they are written
+    ``Symbol('sum')``.
+    """
+
+    def _print_Symbol(self, expr: sp.Symbol) -> str:
+        return expr.name if _reads_as_symbol(expr.name) else f"Symbol({expr.name!r})"
+
+
+def _reads_as_symbol(name: str) -> bool:
+    # names are checked identifiers, so nothing is run by looking one up
+    try:
+        return isinstance(sp.sympify(name), sp.Symbol)
+    except (sp.SympifyError, SyntaxError, TypeError, AttributeError):
+        return False
+
+
+def as_record(derivation: Derivation, correction: Correction) -> dict:
+    """Everything as strings and numbers. The delta bias is Σ coefficient × moment."""
+    rule, show = derivation.rule, _Readable().doprint
+    claim, cost = correction.claim, correction.cost
+    return {
+        "rule": str(rule),
+        "name": rule.name,
+        "update": show(rule.update),
+        "order": derivation.order,
+        "statistics": [s.name for s in rule.states],
+        "hypers": {h.name: h.default for h in rule.all_hypers},
+        "terms": [
+            {
+                "name": t.name,
+                "coefficient": show(t.coefficient),
+                "moment": show(t.moment),
+                "order": t.order,
+            }
+            for t in derivation.terms
+        ],
+        "domain": [show(c) for c in derivation.domain],
+        "delta_bias": show(derivation.delta_bias),
+        "safe_form": {
+            "subtraction_free": correction.kernel.safe,
+            "definitions": [
+                {"name": d.name, "expression": show(d.expression), "note": d.note}
+                for d in correction.kernel.definitions
+            ],
+            "moments": [
+                {"name": m.name, "moment": show(m.moment), "divisor": show(m.divisor)}
+                for m in correction.kernel.moments
+            ],
+        },
+        "correction": {
+            "strategy": correction.strategy,
+            "order": claim.order,
+            "scope": claim.scope,
+            "assumes": list(claim.assumes),
+            "passes": cost.passes,
+            "tensors": cost.buffers,
+            "bytes_per_parameter": cost.bytes_per_parameter,
+            "sums_within_a_step": cost.sums,
+        },
+        "steps": [{"text": s.text, "equation": str(s.equation)} for s in derivation.steps],
+        "sources": list(rule.sources),
+    }
+
+
+# -- for people -------------------------------------------------------------------------------
+
+
+def as_text(derivation: Derivation, correction: Correction, *, steps: bool) -> str:
+    """Equations in Unicode, two-dimensional; with `steps` every line of the derivation."""
+    parts = [f"{derivation.rule.name}: u = {derivation.rule}", ""]
+    for step in derivation.steps if steps else ():
+        parts += [f"{step.text}:", "", _drawn(step.equation), ""]
+    parts += [f"The bias E u - u* through order {derivation.order} in the small parameter", ""]
+    for term in derivation.terms:
+        order = f", order {term.order}" if derivation.order > 1 else ""
+        parts += [f"  {term.name}{order}:", "", _drawn(term.coefficient, term.moment, "    "), ""]
+    if not derivation.terms:
+        parts += ["  none: the update is linear in its statistics.", ""]
+    parts += [f"Domain: {_domain(derivation)}.", ""]
+    return "\n".join([*parts, *_correction_lines(correction)])
+
+
+def _drawn(expression: sp.Basic, factor: sp.Basic | None = None, indent: str = "  ") -> str:
+    shown = sp.pretty(expression, use_unicode=True, wrap_line=False)
+    if factor is not None:
+        # two blocks side by side: SymPy would reorder the factors of a product
+        shown = _beside(shown, f" · {sp.pretty(factor, use_unicode=True, wrap_line=False)}")
+    return "\n".join((indent + line).rstrip() for line in shown.splitlines())
+
+
+def _beside(left: str, right: str) -> str:
+    rows = left.splitlines()
+    width, middle = max(map(len, rows)), _baseline(rows)
+    if "\n" in right:
+        return f"{left}\n{right}"
+    return "\n".join(row.ljust(width) + right if i == middle else row for i, row in enumerate(rows))
+
+
+def _baseline(rows: list[str]) -> int:
+    """The row of the outermost fraction bar, the longest; the middle one without any."""
+    bars = [(len(m.group()), i) for i, row in enumerate(rows) for m in re.finditer("─+", row)]
+    return max(bars)[1] if bars else len(rows) // 2
+
+
+def _domain(derivation: Derivation) -> str:
+    return ", ".join(map(str, derivation.domain)) or "everywhere"
+
+
+def _correction_lines(correction: Correction) -> Iterator[str]:
+    kernel, claim, cost = correction.kernel, correction.claim, correction.cost
+    kind = "a ratio without subtraction" if kernel.safe else "a subtraction, which can overshoot"
+    yield f"Corrected update, {kind}:"
+    yield ""
+    for moment in kernel.moments:
+        yield f"  {moment.name} = {moment.moment}/({moment.divisor})"
+    for definition in kernel.definitions:
+        note = f"    ({definition.note})" if definition.note else ""
+        yield f"  {definition.name} = {definition.expression}{note}"
+    yield ""
+    yield (
+        f"Strategy {correction.strategy!r}: leaves a bias of order {claim.order} over the "
+        f"{claim.scope}; passes: {cost.passes}, tensors kept: {cost.buffers} "
+        f"({cost.bytes_per_parameter} bytes a parameter), sums within a step: {cost.sums}."
+    )
+    for assumption in claim.assumes:
+        yield f"It assumes {assumption}."
+    for source in correction.rule.sources:
+        yield f"Source: {source}."
+
+
+def as_latex(derivation: Derivation, correction: Correction, *, steps: bool) -> str:
+    """Display equations, one for each term, then the safe form."""
+    lines = []
+    for step in derivation.steps if steps else ():
+        lines += [f"% {step.text}", rf"\[ {_latex(step.equation)} \]"]
+    for term in derivation.terms:
+        lines += [
+            f"% {term.name}, order {term.order}",
+            rf"\[ {_latex(term.coefficient)} \; {_latex(term.moment)} \]",
+        ]
+    domain = r",\; ".join(_latex(c) for c in derivation.domain) or r"\text{everywhere}"
+    lines += ["% domain", rf"\[ {domain} \]"]
+    for d in correction.kernel.definitions:
+        lines += [f"% {d.name}", rf"\[ {_latex(d.symbol)} = {_latex(d.expression)} \]"]
+    claim = correction.claim
+    lines += [f"% strategy {correction.strategy}: order {claim.order} over the {claim.scope}"]
+    return "\n".join(lines)
+
+
+def _latex(expression: sp.Basic) -> str:
+    names = {s: _latex_name(s.name) for s in expression.free_symbols}
+    expression = expression.replace(clip, sp.Function("clip"))
+    return sp.latex(expression, symbol_names=names)
+
+
+def _latex_name(name: str) -> str:
+    r"""``eps`` as \epsilon, ``beta1`` as \beta_{1}, a single letter as it is, words upright."""
+    letters = name.rstrip("0123456789")
+    index = name[len(letters) :]
+    if letters in GREEK:
+        shown = r"\epsilon" if letters == "eps" else f"\\{letters}"
+    elif len(letters) == 1:
+        shown = letters
+    else:
+        shown = r"\mathrm{" + letters.replace("_", r"\_") + "}"
+    return f"{shown}_{{{index}}}" if index else shown

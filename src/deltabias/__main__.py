@@ -17,9 +17,9 @@ def main() -> None:
             file=sys.stderr,
         )
         raise SystemExit(2)
-    from deltabias.cli import cli
+    from deltabias.cli import main as command_line
 
-    cli(prog_name="deltabias")
+    command_line(prog_name="deltabias")
 
 
 if __name__ == "__main__":

@@ -16,11 +16,11 @@ from deltabias.cli.report_command import report
 
 @click.group(cls=Door, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="deltabias")
-def cli() -> None:
+def main() -> None:
     """The finite-sample bias of optimizer updates: derived, corrected, generated, reported."""
 
 
 for command in (derive, generate, report, demo):
-    cli.add_command(command)
+    main.add_command(command)
 
-__all__ = ["cli"]
+__all__ = ["main"]

@@ -19,7 +19,7 @@ import sympy as sp
 
 from deltabias.derivation import Derivation, derive
 from deltabias.errors import StrategyError
-from deltabias.rule import SQUARE_OF_MEAN, UpdateRule
+from deltabias.rule import SQUARE_OF_MEAN, State, UpdateRule
 from deltabias.safe_form import Definition, Kernel, kernel, numerator_of
 from deltabias.tracking import Tracking, closure, direct, none
 
@@ -146,6 +146,7 @@ def _delta(rule: UpdateRule, strategy: str, derivation: Derivation, form: Kernel
             f"closed_form is the factor for a square of the mean gradient; rule {rule.name!r} has "
             f"{', '.join(s.statistic.name for s in rule.states)}. Use strategy='delta'."
         )
+    _check_supported(derivation)
     if _is_square_of_mean(rule):
         tracking = closure(
             derivation, form, skewness=strategy != "closed_form" and _is_coupled(rule)
@@ -166,6 +167,37 @@ def _delta(rule: UpdateRule, strategy: str, derivation: Derivation, form: Kernel
     return Correction(rule, strategy, derivation, form, tracking, claim, cost, terms=terms)
 
 
+def _check_supported(derivation: Derivation) -> None:
+    """Refuse rules whose moments nothing here estimates; the derivation holds all the same."""
+    rule = derivation.rule
+    opaque = [s.statistic.opaque for s in rule.states]
+    if all(opaque) and (len(rule.states) <= 2 or not any(s.weights.decay for s in rule.states)):
+        return
+    numerator = numerator_of(derivation)
+    tops = [s for s in rule.states if s.symbol == numerator]
+    bottoms = [s for s in rule.states if s.symbol != numerator]
+    if not any(opaque) and len(bottoms) == 1 and _is_gradient(tops) and _is_square(bottoms[0]):
+        return
+    raise StrategyError(
+        f"rule {rule.name!r}: moments are estimated for one preconditioner fed with a square of "
+        "the mean gradient, a mean of squares, or an opaque statistic under an opaque numerator, "
+        "and for a numerator that is the mean gradient; it has "
+        f"{', '.join(f'{s.name} ({s.statistic.name})' for s in rule.states)}. `derive` gives its "
+        "bias in terms of moments that you can estimate yourself."
+    )
+
+
+def _is_gradient(tops: list[State]) -> bool:
+    return all(s.statistic.outer is None and s.statistic.sample.is_Symbol for s in tops)
+
+
+def _is_square(state: State) -> bool:
+    statistic = state.statistic
+    if statistic.outer is not None:
+        return statistic.sample.is_Symbol and statistic.outer == SQUARE_OF_MEAN.outer
+    return statistic.sample == statistic.observation**2
+
+
 def _cross_fitted(
     rule: UpdateRule, strategy: str, derivation: Derivation, form: Kernel, groups: int
 ) -> Correction:
@@ -173,6 +205,11 @@ def _cross_fitted(
         raise StrategyError(
             f"{strategy} needs a numerator and a preconditioner to separate; rule {rule.name!r}, "
             f"{rule}, is not proportional to one of its statistics."
+        )
+    if len(rule.states) > 2:
+        raise StrategyError(
+            f"{strategy} crosses one numerator with one preconditioner; rule {rule.name!r} has "
+            f"{', '.join(s.name for s in rule.states)}."
         )
     if groups < 2:
         raise StrategyError(f"{groups=} cannot be cross-fitted; need at least 2.")

@@ -22,7 +22,7 @@ from deltabias.errors import DeltabiasError, NotDifferentiableError
 from deltabias.rule import MEAN, State, UpdateRule
 from deltabias.smoothness import smooth_branch
 
-MICROBATCHES = sp.Symbol("m", integer=True, positive=True)
+MICROBATCHES = sp.Symbol("microbatches", integer=True, positive=True)
 MAX_ORDER = 3
 
 _var, _cov, _cumulant = map(sp.Function, ("var", "cov", "cumulant"))

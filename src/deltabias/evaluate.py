@@ -14,6 +14,7 @@ import mpmath
 import numpy as np
 import sympy as sp
 
+from deltabias.calculus.weights import STEP
 from deltabias.correction import Correction
 from deltabias.derivation import MICROBATCHES
 from deltabias.errors import StrategyError
@@ -71,9 +72,7 @@ def step_statistic(state: State, batch: Microbatches) -> Array:
 def _polynomial(expression: sp.Expr, variable: sp.Symbol, value: Array) -> Array:
     result = 0 * value
     for coefficient in sp.Poly(expression, variable).all_coeffs():
-        result = result * value + (
-            int(coefficient) if coefficient.is_Integer else float(coefficient)
-        )
+        result = result * value + (0 * value + int(coefficient.p)) / int(coefficient.q)
     return result
 
 
@@ -121,7 +120,7 @@ class Evaluator:
             return self._jackknife(_joined(groups))
         if folds.kind == "leave_one_out":
             return self._leave_one_out(_joined(groups))
-        if len(groups) < 2:
+        if len(groups) != folds.groups:
             raise StrategyError(f"cross-fitting needs {folds.groups} groups, got {len(groups)}.")
         updates = [
             self._fold(j, group, _joined(groups[:j] + groups[j + 1 :]))
@@ -144,7 +143,7 @@ class Evaluator:
 
     def _remember(self, fold: Any, batches: Mapping[str, Microbatches]) -> dict[str, Array]:
         """Update the raw states of a fold; returns the environment with the states' values."""
-        environment: dict[str, Array] = {**self._hypers, "t": self.count}
+        environment: dict[str, Array] = {**self._hypers, STEP.name: self.count}
         old = self._raw.get(fold, {})
         new = {}
         for state in self.correction.rule.states:
@@ -161,9 +160,14 @@ class Evaluator:
 
     def _delta_step(self, fold: Any, batch: Microbatches) -> Array:
         rule = self.correction.rule
+        if self.correction.terms and batch.size < 2:
+            raise StrategyError(
+                f"microbatches={batch.size} gives no variance estimate; need at least 2, or use "
+                "strategy='plug_in'."
+            )
         environment = self._remember(fold, dict.fromkeys((s.name for s in rule.states), batch))
         if not self.correction.terms:
-            return self._evaluate(self.correction.derivation.smooth, environment)
+            return self._evaluate(rule.update, environment)
         self._track(fold, batch, environment)
         return self._apply(environment)
 
@@ -241,7 +245,7 @@ class Evaluator:
         batches = {s.name: top if s.symbol == numerator else bottom for s in rule.states}
         environment = self._remember(key, batches)
         if not self.correction.terms:
-            return self._evaluate(self.correction.derivation.smooth, environment)
+            return self._evaluate(rule.update, environment)
         self._group_moments(bottom, environment)
         return self._apply(environment)
 
@@ -281,7 +285,7 @@ class Evaluator:
 
         def plug_in(key: Any, part: Microbatches) -> Array:
             states = dict.fromkeys((s.name for s in rule.states), part)
-            return self._evaluate(self.correction.derivation.smooth, self._remember(key, states))
+            return self._evaluate(rule.update, self._remember(key, states))
 
         whole = plug_in("all", batch)
         left = 0
@@ -303,5 +307,6 @@ def _mpmath_modules() -> list:
     unary = ("sqrt", "exp", "log", "tanh", "atan", "erf", "sign")
     table = {name: np.frompyfunc(getattr(mpmath, name), 1, 1) for name in unary}
     # python's min and max have no ufunc signature; two arguments are all that is printed here
+    table["clip"] = np.frompyfunc(lambda x, low, high: max(low, min(high, x)), 3, 1)
     table |= {"Min": np.frompyfunc(min, 2, 1), "Max": np.frompyfunc(max, 2, 1), "Abs": abs}
     return [table, "mpmath"]

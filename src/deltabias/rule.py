@@ -16,6 +16,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from keyword import iskeyword
 from numbers import Number
 
 import sympy as sp
@@ -37,11 +38,78 @@ _IDENTIFIER = re.compile(r"[a-z][a-z0-9_]*\Z")
 _HYPER_NAME = re.compile(r"(eps|beta|damping)[a-z0-9_]*\Z|lr\Z")
 
 
+RESERVED = frozenset(  # fmt: skip
+    {
+        "t",
+        "microbatches",
+        "ratio",
+        "share",
+        "denominator",
+        "numerator",
+        "inversion",
+        "coupling",
+        "update",
+        "plug_in",
+        "delta_bias",
+        "trust",
+        "warm",
+        "enough",
+        "covariance",
+        "variance",
+        "noise",
+        "third",
+        "third_mean",
+        "noise_share",
+        "signal",
+        "skewness",
+        "skew_variance",
+        "root",
+        "root_mean_square",
+        "root_debiased",
+        "unit",
+        "remembered",
+        "overlap",
+        "spread",
+        "step_mean",
+        "step_cov",
+        "step_var",
+        "relative_unit",
+        "unit_of_c",
+        "debias_numerator",
+        "debias_preconditioner",
+        "average",
+        "average_debiased",
+        "gradient_now",
+        "second_now",
+        "safe_second",
+        "old",
+        "param",
+        "grad",
+        "direction",
+        "c2",
+        "c3",
+        "c4",
+        "relative_c2",
+        "relative_c3",
+        "relative_c4",
+        "torch",
+        "math",
+        "module",
+    }
+)
+"""Names that corrected forms and generated code use themselves."""
+
+
 def _check_name(kind: str, name: str) -> None:
     if not isinstance(name, str) or not _IDENTIFIER.match(name):
         raise RuleError(
             f"{kind} name {name!r} is not allowed; use lower-case letters, digits and '_', "
             "starting with a letter."
+        )
+    if kind in ("state", "hyperparameter") and (name in RESERVED or iskeyword(name)):
+        raise RuleError(
+            f"{kind} name {name!r} is used by corrected forms or by Python; rename it, for "
+            f"instance {name}_."
         )
     if name in FUNCTIONS:
         raise RuleError(f"{kind} name {name!r} is a function of the rule language; rename it.")

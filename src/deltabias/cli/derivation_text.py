@@ -20,7 +20,7 @@ class _Readable(StrPrinter):
     """Strings that ``sympy.sympify`` reads back.
 
     Some names mean something else to it (``sum``, ``hessian``, ``beta``): they are written
-    ``Symbol('sum')``.
+    ``Symbol('sum')``. So does ``var``: moments are names for people and are printed as they are.
     """
 
     def _print_Symbol(self, expr: sp.Symbol) -> str:
@@ -50,13 +50,13 @@ def as_record(derivation: Derivation, correction: Correction) -> dict:
             {
                 "name": t.name,
                 "coefficient": show(t.coefficient),
-                "moment": show(t.moment),
+                "moment": str(t.moment),
                 "order": t.order,
             }
             for t in derivation.terms
         ],
         "domain": [show(c) for c in derivation.domain],
-        "delta_bias": show(derivation.delta_bias),
+        "delta_bias": str(derivation.delta_bias),
         "safe_form": {
             "subtraction_free": correction.kernel.safe,
             "definitions": [
@@ -64,7 +64,7 @@ def as_record(derivation: Derivation, correction: Correction) -> dict:
                 for d in correction.kernel.definitions
             ],
             "moments": [
-                {"name": m.name, "moment": show(m.moment), "divisor": show(m.divisor)}
+                {"name": m.name, "moment": str(m.moment), "divisor": show(m.divisor)}
                 for m in correction.kernel.moments
             ],
         },
@@ -128,6 +128,9 @@ def _domain(derivation: Derivation) -> str:
 
 
 def _correction_lines(correction: Correction) -> Iterator[str]:
+    if correction.strategy == "plug_in":
+        yield "The update as it is has no bias of this kind: there is nothing to correct."
+        return
     kernel, claim, cost = correction.kernel, correction.claim, correction.cost
     kind = "a ratio without subtraction" if kernel.safe else "a subtraction, which can overshoot"
     yield f"Corrected update, {kind}:"
@@ -161,7 +164,7 @@ def as_latex(derivation: Derivation, correction: Correction, *, steps: bool) -> 
         ]
     domain = r",\; ".join(_latex(c) for c in derivation.domain) or r"\text{everywhere}"
     lines += ["% domain", rf"\[ {domain} \]"]
-    for d in correction.kernel.definitions:
+    for d in correction.kernel.definitions if derivation.terms else ():
         lines += [f"% {d.name}", rf"\[ {_latex(d.symbol)} = {_latex(d.expression)} \]"]
     claim = correction.claim
     lines += [f"% strategy {correction.strategy}: order {claim.order} over the {claim.scope}"]

@@ -38,7 +38,9 @@ def derive(
     from deltabias.rule_file import resolve_rule
 
     resolved = resolve_rule(rule, declared(parse_hypers(hypers)))
-    derivation, correction = derive_rule(resolved, order), correct(resolved)
+    derivation = derive_rule(resolved, order)
+    # a linear rule has no bias, and nothing that corrects it
+    correction = correct(resolved, "delta" if derivation.terms else "plug_in")
     if as_json or style == "json":
         echo_json(derivation_text.as_record(derivation, correction))
     elif style == "latex":

@@ -3,6 +3,7 @@
 import errno
 import json
 from collections.abc import Mapping, Sequence
+from math import isfinite
 
 import click
 
@@ -103,8 +104,18 @@ def declared(found: Mapping[str, float | None]) -> dict[str, float]:
 
 
 def echo_json(record: Mapping) -> None:
-    """Strict JSON on standard output."""
-    click.echo(json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False))
+    """Strict JSON on standard output: a number that is not finite is null."""
+    click.echo(json.dumps(_finite(record), indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def _finite(value: object) -> object:
+    if isinstance(value, float):
+        return value if isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value
 
 
 hyper_option = click.option(

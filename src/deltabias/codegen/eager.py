@@ -6,6 +6,7 @@ from deltabias.codegen.ssa import Assign, Mutate, Number, Operand, Program
 from deltabias.errors import GenerateError
 
 _INFIX = {"add": ("+", 1), "sub": ("-", 1), "mul": ("*", 2), "div": ("/", 2)}
+_LEVELS = {"neg": 0, "pow": 3}
 _METHODS = {
     "sqrt": "sqrt",
     "reciprocal": "reciprocal",
@@ -58,6 +59,9 @@ _SCALAR_CALLS = {
     "abs": "abs",
     "exp": "math.exp",
     "log": "math.log",
+    "log1p": "math.log1p",
+    "atan": "math.atan",
+    "erf": "math.erf",
     "tanh": "math.tanh",
 }
 
@@ -72,7 +76,7 @@ def scalar_call(s: Assign, show: Callable[[Operand], str]) -> str:
 def scalar_expression(s: Assign, show: Callable[[Operand], str]) -> str:
     """One operation on host scalars, as Python arithmetic."""
     shown = [
-        f"({show(o)})" if isinstance(o, Number) and o.value.q > 1 else show(o) for o in s.operands
+        f"({show(o)})" if isinstance(o, Number) and " " in str(o) else show(o) for o in s.operands
     ]
     if s.operation == "copy":
         return shown[0]
@@ -135,7 +139,7 @@ class _Eager:
         return lines
 
     def name(self, name: str) -> str:
-        return f"x{name[1:]}" if name.startswith("_") else name
+        return f"_x{name[1:]}" if name.startswith("_") else name
 
     def inline(self, operand: Operand, level: int = 0) -> str:
         if isinstance(operand, Number):
@@ -144,7 +148,7 @@ class _Eager:
         if operand in self.definitions and self._inlined(operand):
             statement = self.definitions[operand]
             text = self.expression(statement)
-            own = _INFIX.get(statement.operation, ("", 0 if statement.operation == "neg" else 9))[1]
+            own = _INFIX.get(statement.operation, ("", _LEVELS.get(statement.operation, 9)))[1]
             return f"({text})" if own < level else text
         return self.name(operand)
 

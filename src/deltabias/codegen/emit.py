@@ -69,6 +69,12 @@ def format_source(source: str) -> str:
     return done.stdout
 
 
+def _words(text: str) -> str:
+    """Words for people as they may stand in a docstring: one line, nothing that could end it."""
+    plain = "".join(c if c.isprintable() else " " for c in text)
+    return plain.replace("\\", "/").replace('"', "'")
+
+
 def digest(rule: UpdateRule) -> str:
     """What the rule says, in twelve characters."""
     said = repr((sp.srepr(rule.update), rule.states, rule.hypers))
@@ -95,7 +101,7 @@ def _module(programs: RulePrograms) -> str:
     imports = ("import math\n\n" if "math." in source else "") + (
         "import torch\nfrom torch import Tensor"
     )
-    return f'''"""{rule.title or rule.name}: {rule}
+    return f'''"""{_words(rule.title or rule.name)}: {_words(str(rule))}
 
 {MARK} Rule {rule.name}, digest {digest(rule)}.
 
@@ -148,6 +154,12 @@ class _Mpmath(PythonCodePrinter):
             inner, low, high = map(self._print, expr.args)
             return f"max({low}, min({high}, {inner}))"
         return f"mpmath.{expr.func.__name__}({', '.join(map(self._print, expr.args))})"
+
+    def _print_Pi(self, expr):
+        return "mpmath.pi"
+
+    def _print_Exp1(self, expr):
+        return "mpmath.e"
 
     _print_exp = _print_log = _print_Function
 

@@ -41,7 +41,7 @@ class _Foreach:
     def name(self, operand: Operand) -> str:
         if isinstance(operand, Number):
             return str(operand)
-        return f"x{operand[1:]}" if operand.startswith("_") else operand
+        return f"_x{operand[1:]}" if operand.startswith("_") else operand
 
     def body(self) -> list[str]:
         lines = []

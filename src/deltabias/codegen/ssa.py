@@ -47,13 +47,18 @@ TENSOR_OPERATIONS = frozenset(
 )
 
 
+_CONSTANTS = {sp.pi: "math.pi", sp.E: "math.e"}
+
+
 @dataclass(frozen=True)
 class Number:
-    """A literal: an exact rational, printed as a Python number or quotient."""
+    """A literal: an exact rational, printed as a Python number or quotient, or π or e."""
 
-    value: sp.Rational
+    value: sp.Expr
 
     def __str__(self) -> str:
+        if self.value in _CONSTANTS:
+            return _CONSTANTS[self.value]
         p, q = self.value.p, self.value.q
         if q == 1:
             return str(p) if abs(p) < 10**6 else repr(float(p))
@@ -152,7 +157,15 @@ class Lowering:
         return name
 
     def bind(self, operand: Operand, name: str, note: str = "") -> str:
-        """Give a value a name."""
+        """Give a value a name.
+
+        Raises
+        ------
+        GenerateError
+            for a name that has a value already.
+        """
+        if name in self._names:
+            raise GenerateError(f"{name!r} is defined twice.")
         last = self.program.statements[-1] if self.program.statements else None
         fresh = isinstance(last, Assign) and last.target == operand and operand.startswith("_")
         if fresh:
@@ -192,7 +205,7 @@ class Lowering:
 
     def lower(self, node: sp.Expr) -> Operand:
         """The name or number that holds the value of an expression."""
-        if isinstance(node, sp.Rational):
+        if isinstance(node, sp.Rational) or node in _CONSTANTS:
             return Number(node)
         if isinstance(node, sp.Symbol):
             if node.name not in self._names:
@@ -229,6 +242,7 @@ class Lowering:
             (positive if sign > 0 else negative).append(self.lower(part))
         # tensors first: foreach has no scalar - tensor
         positive.sort(key=self._is_scalar)
+        negative.sort(key=self._is_scalar)
         if positive and not (
             self._is_scalar(positive[0]) and negative and not all(map(self._is_scalar, negative))
         ):
@@ -243,6 +257,8 @@ class Lowering:
 
     def _product(self, node: sp.Mul) -> Operand:
         coefficient, rest = node.as_coeff_Mul()
+        if not coefficient.is_Rational:
+            raise GenerateError(f"{coefficient} in {node} is not an exact number.")
         top, bottom = [], []
         for factor in sp.Mul.make_args(rest):
             base, exponent = factor.as_base_exp()

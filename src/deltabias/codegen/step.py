@@ -8,6 +8,7 @@ import sympy as sp
 
 from deltabias.codegen.ssa import Lowering, Number, Program
 from deltabias.correction import Correction
+from deltabias.derivation import MICROBATCHES
 from deltabias.errors import GenerateError
 from deltabias.parser import clip
 from deltabias.rule import Ema, State
@@ -129,10 +130,10 @@ class _StepBuilder:
     def _working_precision(self) -> None:
         """Corrections are computed in the accumulators' precision (fp32 for bf16 states)."""
         kept = next(a.name for a in self.tracking.accumulators if a.kept)
-        v = self._assign("v", "to_dtype_of", self.second.name, kept)
-        self.code.bind(self.code.emit("clamp_min", v, Number(TINY)), "safe_v")
+        v = self._assign("second_now", "to_dtype_of", self.second.name, kept)
+        self.code.bind(self.code.emit("clamp_min", v, Number(TINY)), "safe_second")
         if self.observe or self._root_is_read():
-            self._assign("root", "sqrt", "safe_v")
+            self._assign("root", "sqrt", "safe_second")
         if self.observe:
             self._assign("gradient_now", "to_dtype_of", "grad", kept)
         if self.apply and isinstance(self.first, Ema):
@@ -148,7 +149,7 @@ class _StepBuilder:
         return roots or "root_mean_square" in names
 
     def _track(self) -> None:
-        self._assign(RATIO.name, "div", "old", "safe_v")
+        self._assign(RATIO.name, "div", "old", "safe_second")
         self._assign(STEP_MEAN.name, "div", "gradient_now", "root")
         self._assign("relative_unit", "div", "unit_of_c", "root")
         for k in range(2, self.tracking.highest + 1):
@@ -259,7 +260,7 @@ class _StepBuilder:
     def _define_kernel(self, by_name: dict[str, Definition]) -> None:
         """The kernel's definitions, with the raw states in place of the debiased ones."""
         second, there = self.second, {}
-        raw = sp.Symbol("safe_v" if self.corrected else second.name, positive=True)
+        raw = sp.Symbol("safe_second" if self.corrected else second.name, positive=True)
         root = sp.Symbol("root_debiased", positive=True)
         if second.weights.debias:
             inner = sp.Symbol("root") if self.corrected else sp.sqrt(raw)
@@ -271,7 +272,7 @@ class _StepBuilder:
         ):
             there = {sp.sqrt(second.symbol): sp.Symbol("root")}
         elif self.corrected:
-            there = {second.symbol: sp.Symbol("v")}
+            there = {second.symbol: sp.Symbol("second_now")}
         for name, definition in by_name.items():
             if name == "update":
                 continue
@@ -299,7 +300,7 @@ class _StepBuilder:
     def _collect_scalars(self) -> None:
         order = [h.name for h in self.rule.all_hypers]
         order += [d.name for d in self.tracking.scalars] + [
-            "m",
+            MICROBATCHES.name,
             "debias_numerator",
             "debias_preconditioner",
             "lr",

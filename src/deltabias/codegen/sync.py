@@ -52,28 +52,36 @@ def compare(root: Path, files: Mapping[Path, str]) -> list[Drift]:
     for folder in FOLDERS:
         for target in sorted((root / folder).glob("*")):
             path = target.relative_to(root)
-            if target.is_file() and path not in files and MARK in target.read_text():
+            if target.is_file() and path not in files and MARK in _text(target):
                 drifts.append(Drift(path, "orphan"))
     return drifts
+
+
+def _text(path: Path) -> str:
+    return path.read_text(errors="replace")
 
 
 def write(root: Path, files: Mapping[Path, str]) -> list[Path]:
     """Write files whole or not at all; orphans are removed. Returns what changed."""
     changed = compare(root, files)
+    _replace({root / d.path: files[d.path] for d in changed if d.kind != "orphan"})
+    for drift in changed:
+        if drift.kind == "orphan":
+            (root / drift.path).unlink()
+    return [d.path for d in changed]
+
+
+def _replace(files: Mapping[Path, str]) -> None:
+    """Stage every file, then rename: none is seen half written, nothing temporary stays."""
     staged: list[tuple[str, Path]] = []
     try:
-        for drift in changed:
-            if drift.kind != "orphan":
-                staged.append((_stage(root / drift.path, files[drift.path]), root / drift.path))
+        for target, text in files.items():
+            staged.append((_stage(target, text), target))
         for temporary, target in staged:
             os.replace(temporary, target)
     finally:
         for temporary, _ in staged:
             Path(temporary).unlink(missing_ok=True)
-    for drift in changed:
-        if drift.kind == "orphan":
-            (root / drift.path).unlink()
-    return [d.path for d in changed]
 
 
 def _stage(target: Path, text: str) -> str:
@@ -109,11 +117,9 @@ def write_rule(rule: UpdateRule, directory: Path) -> list[Path]:
         directory / f"{rule.name}.certificate.json": emitted.certificate,
     }
     for path in files:
-        if path.exists() and MARK not in path.read_text():
+        if path.exists() and MARK not in _text(path):
             raise GenerateError(
                 f"{path} exists and was not generated; move it or use another name."
             )
-    staged = [(_stage(path, text), path) for path, text in files.items()]
-    for temporary, path in staged:
-        os.replace(temporary, path)
+    _replace(files)
     return list(files)

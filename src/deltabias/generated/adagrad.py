@@ -21,9 +21,9 @@ def plug_in_update_foreach(
     gradient: list[Tensor], sum: list[Tensor], *, eps: float
 ) -> list[Tensor]:
     """The update as it is."""
-    x0 = torch._foreach_sqrt(sum)
-    x1 = torch._foreach_add(x0, eps)
-    return torch._foreach_div(gradient, x1)
+    _x0 = torch._foreach_sqrt(sum)
+    _x1 = torch._foreach_add(_x0, eps)
+    return torch._foreach_div(gradient, _x1)
 
 
 def corrected_update(
@@ -35,11 +35,11 @@ def corrected_update(
     eps: float,
 ) -> Tensor:
     """The update less its leading bias. Moments are those of the states, relative."""
-    x0 = sum.sqrt()
+    _x0 = sum.sqrt()
     # what the plug-in update divides by
-    denominator = x0 + eps
+    denominator = _x0 + eps
     # 1 where eps is negligible, 0 where it rules
-    share = x0 / denominator
+    share = _x0 / denominator
     # coupling joins the numerator
     numerator = gradient + relative_cov_gradient_sum * share * 0.5
     # inversion divides: positive, subtraction-free
@@ -56,21 +56,21 @@ def corrected_update_foreach(
     eps: float,
 ) -> list[Tensor]:
     """The update less its leading bias. Moments are those of the states, relative."""
-    x0 = torch._foreach_sqrt(sum)
+    _x0 = torch._foreach_sqrt(sum)
     # what the plug-in update divides by
-    denominator = torch._foreach_add(x0, eps)
+    denominator = torch._foreach_add(_x0, eps)
     # 1 where eps is negligible, 0 where it rules
-    share = torch._foreach_div(x0, denominator)
-    x3 = torch._foreach_mul(relative_cov_gradient_sum, share)
-    x4 = torch._foreach_mul(x3, 0.5)
+    share = torch._foreach_div(_x0, denominator)
+    _x3 = torch._foreach_mul(relative_cov_gradient_sum, share)
+    _x4 = torch._foreach_mul(_x3, 0.5)
     # coupling joins the numerator
-    numerator = torch._foreach_add(gradient, x4)
-    x6 = torch._foreach_mul(share, 2)
-    x7 = torch._foreach_add(x6, 1)
-    x8 = torch._foreach_mul(relative_var_sum, share)
-    x9 = torch._foreach_mul(x8, x7)
+    numerator = torch._foreach_add(gradient, _x4)
+    _x6 = torch._foreach_mul(share, 2)
+    _x7 = torch._foreach_add(_x6, 1)
+    _x8 = torch._foreach_mul(relative_var_sum, share)
+    _x9 = torch._foreach_mul(_x8, _x7)
     # inversion divides: positive, subtraction-free
-    inversion = torch._foreach_mul(x9, 0.125)
-    x11 = torch._foreach_add(inversion, 1)
-    x12 = torch._foreach_mul(denominator, x11)
-    return torch._foreach_div(numerator, x12)
+    inversion = torch._foreach_mul(_x9, 0.125)
+    _x11 = torch._foreach_add(inversion, 1)
+    _x12 = torch._foreach_mul(denominator, _x11)
+    return torch._foreach_div(numerator, _x12)

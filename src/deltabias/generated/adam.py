@@ -21,9 +21,9 @@ def plug_in_update_foreach(
     exp_avg: list[Tensor], exp_avg_sq: list[Tensor], *, eps: float
 ) -> list[Tensor]:
     """The update as it is."""
-    x0 = torch._foreach_sqrt(exp_avg_sq)
-    x1 = torch._foreach_add(x0, eps)
-    return torch._foreach_div(exp_avg, x1)
+    _x0 = torch._foreach_sqrt(exp_avg_sq)
+    _x1 = torch._foreach_add(_x0, eps)
+    return torch._foreach_div(exp_avg, _x1)
 
 
 def corrected_update(
@@ -35,11 +35,11 @@ def corrected_update(
     eps: float,
 ) -> Tensor:
     """The update less its leading bias. Moments are those of the states, relative."""
-    x0 = exp_avg_sq.sqrt()
+    _x0 = exp_avg_sq.sqrt()
     # what the plug-in update divides by
-    denominator = x0 + eps
+    denominator = _x0 + eps
     # 1 where eps is negligible, 0 where it rules
-    share = x0 / denominator
+    share = _x0 / denominator
     # coupling joins the numerator
     numerator = exp_avg + relative_cov_exp_avg_exp_avg_sq * share * 0.5
     # inversion divides: positive, subtraction-free
@@ -56,24 +56,24 @@ def corrected_update_foreach(
     eps: float,
 ) -> list[Tensor]:
     """The update less its leading bias. Moments are those of the states, relative."""
-    x0 = torch._foreach_sqrt(exp_avg_sq)
+    _x0 = torch._foreach_sqrt(exp_avg_sq)
     # what the plug-in update divides by
-    denominator = torch._foreach_add(x0, eps)
+    denominator = torch._foreach_add(_x0, eps)
     # 1 where eps is negligible, 0 where it rules
-    share = torch._foreach_div(x0, denominator)
-    x3 = torch._foreach_mul(relative_cov_exp_avg_exp_avg_sq, share)
-    x4 = torch._foreach_mul(x3, 0.5)
+    share = torch._foreach_div(_x0, denominator)
+    _x3 = torch._foreach_mul(relative_cov_exp_avg_exp_avg_sq, share)
+    _x4 = torch._foreach_mul(_x3, 0.5)
     # coupling joins the numerator
-    numerator = torch._foreach_add(exp_avg, x4)
-    x6 = torch._foreach_mul(share, 2)
-    x7 = torch._foreach_add(x6, 1)
-    x8 = torch._foreach_mul(relative_var_exp_avg_sq, share)
-    x9 = torch._foreach_mul(x8, x7)
+    numerator = torch._foreach_add(exp_avg, _x4)
+    _x6 = torch._foreach_mul(share, 2)
+    _x7 = torch._foreach_add(_x6, 1)
+    _x8 = torch._foreach_mul(relative_var_exp_avg_sq, share)
+    _x9 = torch._foreach_mul(_x8, _x7)
     # inversion divides: positive, subtraction-free
-    inversion = torch._foreach_mul(x9, 0.125)
-    x11 = torch._foreach_add(inversion, 1)
-    x12 = torch._foreach_mul(denominator, x11)
-    return torch._foreach_div(numerator, x12)
+    inversion = torch._foreach_mul(_x9, 0.125)
+    _x11 = torch._foreach_add(inversion, 1)
+    _x12 = torch._foreach_mul(denominator, _x11)
+    return torch._foreach_div(numerator, _x12)
 
 
 def step_plug_in(
@@ -90,9 +90,9 @@ def step_plug_in(
     lr: float,
 ) -> None:
     exp_avg.lerp_(grad, 1 - beta1)
-    x2 = 1 - beta2
+    _x2 = 1 - beta2
     exp_avg_sq.mul_(beta2)
-    exp_avg_sq.addcmul_(grad, grad, value=x2)
+    exp_avg_sq.addcmul_(grad, grad, value=_x2)
     root_debiased = exp_avg_sq.sqrt() / debias_preconditioner**0.5
     # what the plug-in update divides by
     denominator = root_debiased + eps
@@ -112,19 +112,19 @@ def step_plug_in_foreach(
     debias_preconditioner: float,
     lr: float,
 ) -> None:
-    x0 = 1 - beta1
-    torch._foreach_lerp_(exp_avg, grad, x0)
-    x2 = 1 - beta2
+    _x0 = 1 - beta1
+    torch._foreach_lerp_(exp_avg, grad, _x0)
+    _x2 = 1 - beta2
     torch._foreach_mul_(exp_avg_sq, beta2)
-    torch._foreach_addcmul_(exp_avg_sq, grad, grad, value=x2)
-    x5 = debias_preconditioner ** (0.5)
-    x6 = torch._foreach_sqrt(exp_avg_sq)
-    root_debiased = torch._foreach_div(x6, x5)
+    torch._foreach_addcmul_(exp_avg_sq, grad, grad, value=_x2)
+    _x5 = debias_preconditioner**0.5
+    _x6 = torch._foreach_sqrt(exp_avg_sq)
+    root_debiased = torch._foreach_div(_x6, _x5)
     # what the plug-in update divides by
     denominator = torch._foreach_add(root_debiased, eps)
-    x9 = lr / debias_numerator
-    x10 = -x9
-    torch._foreach_addcdiv_(param, exp_avg, denominator, value=x10)
+    _x9 = lr / debias_numerator
+    _x10 = -_x9
+    torch._foreach_addcdiv_(param, exp_avg, denominator, value=_x10)
 
 
 def step_delta(
@@ -149,51 +149,51 @@ def step_delta(
     overlap: float,
     spread: float,
     warm: float,
-    m: float,
+    microbatches: float,
     lr: float,
 ) -> None:
     old = exp_avg_sq.clone()
     exp_avg.lerp_(grad, 1 - beta1)
-    x3 = 1 - beta2
+    _x3 = 1 - beta2
     exp_avg_sq.mul_(beta2)
-    exp_avg_sq.addcmul_(grad, grad, value=x3)
-    v = exp_avg_sq.to(noise.dtype)
-    safe_v = v.clamp_min(1.1754943508222875e-38)
-    root = safe_v.sqrt()
+    exp_avg_sq.addcmul_(grad, grad, value=_x3)
+    second_now = exp_avg_sq.to(noise.dtype)
+    safe_second = second_now.clamp_min(1.1754943508222875e-38)
+    root = safe_second.sqrt()
     gradient_now = grad.to(noise.dtype)
     average = exp_avg.to(noise.dtype)
-    ratio = old / safe_v
+    ratio = old / safe_second
     step_mean = gradient_now / root
     relative_unit = unit_of_c / root
     relative_c2 = c2 * relative_unit * relative_unit
     relative_c3 = c3 * relative_unit * relative_unit * relative_unit
-    x19 = m - 1
-    x22 = (relative_c2 / x19).clamp_min(-1e18).clamp_max(1e18)
-    x24 = 1 - beta1 * beta2
+    _x19 = microbatches - 1
+    _x22 = (relative_c2 / _x19).clamp_min(-1e18).clamp_max(1e18)
+    _x24 = 1 - beta1 * beta2
     noise.mul_(ratio * beta1 * beta2)
-    noise.add_(x22, alpha=x24)
-    x31 = x19 * max(1, m - 2)
-    x34 = (relative_c3 / x31).clamp_min(-1e18).clamp_max(1e18)
+    noise.add_(_x22, alpha=_x24)
+    _x31 = _x19 * max(1, microbatches - 2)
+    _x34 = (relative_c3 / _x31).clamp_min(-1e18).clamp_max(1e18)
     third.mul_(ratio * ratio.sqrt() * beta1 * beta2)
-    third.add_(x34, alpha=x24)
-    x44 = (relative_c3 * step_mean / x31).clamp_min(-1e18).clamp_max(1e18)
+    third.add_(_x34, alpha=_x24)
+    _x44 = (relative_c3 * step_mean / _x31).clamp_min(-1e18).clamp_max(1e18)
     third_mean.mul_(ratio * ratio * beta1 * beta2)
-    third_mean.add_(x44, alpha=x24)
+    third_mean.add_(_x44, alpha=_x24)
     root_mean_square = root / unit**0.5
     average_debiased = average / debias_numerator
     # q, at most everything is noise
     noise_share = (noise * unit / remembered).clamp_max(1)
     # mean gradient over its root mean square
     signal = average_debiased / root_mean_square
-    x57 = unit**1.5
+    _x57 = unit**1.5
     # 4 μ κ₃ + κ₄, relative
     skew_variance = (
-        (signal * third * x57 * 3 / remembered + third_mean * unit**2 / remembered)
+        (signal * third * _x57 * 3 / remembered + third_mean * unit**2 / remembered)
         .clamp_max(4)
         .clamp_min(-4)
     )
     # κ₃ over the cube of the root
-    skewness = (third * x57 / remembered).clamp_max(1).clamp_min(-1)
+    skewness = (third * _x57 / remembered).clamp_max(1).clamp_min(-1)
     relative_cov_exp_avg_exp_avg_sq = (
         (average_debiased * noise_share * 2 + skewness * root_mean_square) * overlap * warm
     )
@@ -234,121 +234,121 @@ def step_delta_foreach(
     overlap: float,
     spread: float,
     warm: float,
-    m: float,
+    microbatches: float,
     lr: float,
 ) -> None:
     old = [x.clone() for x in exp_avg_sq]
-    x1 = 1 - beta1
-    torch._foreach_lerp_(exp_avg, grad, x1)
-    x3 = 1 - beta2
+    _x1 = 1 - beta1
+    torch._foreach_lerp_(exp_avg, grad, _x1)
+    _x3 = 1 - beta2
     torch._foreach_mul_(exp_avg_sq, beta2)
-    torch._foreach_addcmul_(exp_avg_sq, grad, grad, value=x3)
-    v = [x.to(y.dtype) for x, y in zip(exp_avg_sq, noise, strict=True)]
-    safe_v = torch._foreach_clamp_min(v, 1.1754943508222875e-38)
-    root = torch._foreach_sqrt(safe_v)
+    torch._foreach_addcmul_(exp_avg_sq, grad, grad, value=_x3)
+    second_now = [x.to(y.dtype) for x, y in zip(exp_avg_sq, noise, strict=True)]
+    safe_second = torch._foreach_clamp_min(second_now, 1.1754943508222875e-38)
+    root = torch._foreach_sqrt(safe_second)
     gradient_now = [x.to(y.dtype) for x, y in zip(grad, noise, strict=True)]
     average = [x.to(y.dtype) for x, y in zip(exp_avg, noise, strict=True)]
-    ratio = torch._foreach_div(old, safe_v)
+    ratio = torch._foreach_div(old, safe_second)
     step_mean = torch._foreach_div(gradient_now, root)
     relative_unit = torch._foreach_div(unit_of_c, root)
-    x14 = torch._foreach_mul(c2, relative_unit)
-    relative_c2 = torch._foreach_mul(x14, relative_unit)
-    x16 = torch._foreach_mul(c3, relative_unit)
-    x17 = torch._foreach_mul(x16, relative_unit)
-    relative_c3 = torch._foreach_mul(x17, relative_unit)
-    x19 = m - 1
-    x20 = torch._foreach_div(relative_c2, x19)
-    x21 = torch._foreach_clamp_min(x20, -1e18)
-    x22 = torch._foreach_clamp_max(x21, 1e18)
-    x23 = beta1 * beta2
-    x24 = 1 - x23
-    x25 = torch._foreach_mul(ratio, beta1)
-    x26 = torch._foreach_mul(x25, beta2)
-    torch._foreach_mul_(noise, x26)
-    torch._foreach_add_(noise, x22, alpha=x24)
-    x29 = m - 2
-    x30 = max(1, x29)
-    x31 = x19 * x30
-    x32 = torch._foreach_div(relative_c3, x31)
-    x33 = torch._foreach_clamp_min(x32, -1e18)
-    x34 = torch._foreach_clamp_max(x33, 1e18)
-    x35 = torch._foreach_sqrt(ratio)
-    x36 = torch._foreach_mul(ratio, x35)
-    x37 = torch._foreach_mul(x36, beta1)
-    x38 = torch._foreach_mul(x37, beta2)
-    torch._foreach_mul_(third, x38)
-    torch._foreach_add_(third, x34, alpha=x24)
-    x41 = torch._foreach_mul(relative_c3, step_mean)
-    x42 = torch._foreach_div(x41, x31)
-    x43 = torch._foreach_clamp_min(x42, -1e18)
-    x44 = torch._foreach_clamp_max(x43, 1e18)
-    x45 = torch._foreach_mul(ratio, ratio)
-    x46 = torch._foreach_mul(x45, beta1)
-    x47 = torch._foreach_mul(x46, beta2)
-    torch._foreach_mul_(third_mean, x47)
-    torch._foreach_add_(third_mean, x44, alpha=x24)
-    x50 = unit ** (0.5)
-    root_mean_square = torch._foreach_div(root, x50)
+    _x14 = torch._foreach_mul(c2, relative_unit)
+    relative_c2 = torch._foreach_mul(_x14, relative_unit)
+    _x16 = torch._foreach_mul(c3, relative_unit)
+    _x17 = torch._foreach_mul(_x16, relative_unit)
+    relative_c3 = torch._foreach_mul(_x17, relative_unit)
+    _x19 = microbatches - 1
+    _x20 = torch._foreach_div(relative_c2, _x19)
+    _x21 = torch._foreach_clamp_min(_x20, -1e18)
+    _x22 = torch._foreach_clamp_max(_x21, 1e18)
+    _x23 = beta1 * beta2
+    _x24 = 1 - _x23
+    _x25 = torch._foreach_mul(ratio, beta1)
+    _x26 = torch._foreach_mul(_x25, beta2)
+    torch._foreach_mul_(noise, _x26)
+    torch._foreach_add_(noise, _x22, alpha=_x24)
+    _x29 = microbatches - 2
+    _x30 = max(1, _x29)
+    _x31 = _x19 * _x30
+    _x32 = torch._foreach_div(relative_c3, _x31)
+    _x33 = torch._foreach_clamp_min(_x32, -1e18)
+    _x34 = torch._foreach_clamp_max(_x33, 1e18)
+    _x35 = torch._foreach_sqrt(ratio)
+    _x36 = torch._foreach_mul(ratio, _x35)
+    _x37 = torch._foreach_mul(_x36, beta1)
+    _x38 = torch._foreach_mul(_x37, beta2)
+    torch._foreach_mul_(third, _x38)
+    torch._foreach_add_(third, _x34, alpha=_x24)
+    _x41 = torch._foreach_mul(relative_c3, step_mean)
+    _x42 = torch._foreach_div(_x41, _x31)
+    _x43 = torch._foreach_clamp_min(_x42, -1e18)
+    _x44 = torch._foreach_clamp_max(_x43, 1e18)
+    _x45 = torch._foreach_mul(ratio, ratio)
+    _x46 = torch._foreach_mul(_x45, beta1)
+    _x47 = torch._foreach_mul(_x46, beta2)
+    torch._foreach_mul_(third_mean, _x47)
+    torch._foreach_add_(third_mean, _x44, alpha=_x24)
+    _x50 = unit**0.5
+    root_mean_square = torch._foreach_div(root, _x50)
     average_debiased = torch._foreach_div(average, debias_numerator)
-    x53 = torch._foreach_mul(noise, unit)
-    x54 = torch._foreach_div(x53, remembered)
+    _x53 = torch._foreach_mul(noise, unit)
+    _x54 = torch._foreach_div(_x53, remembered)
     # q, at most everything is noise
-    noise_share = torch._foreach_clamp_max(x54, 1)
+    noise_share = torch._foreach_clamp_max(_x54, 1)
     # mean gradient over its root mean square
     signal = torch._foreach_div(average_debiased, root_mean_square)
-    x57 = unit ** (1.5)
-    x58 = torch._foreach_mul(signal, third)
-    x59 = torch._foreach_mul(x58, x57)
-    x60 = torch._foreach_mul(x59, 3)
-    x61 = torch._foreach_div(x60, remembered)
-    x62 = unit**2
-    x63 = torch._foreach_mul(third_mean, x62)
-    x64 = torch._foreach_div(x63, remembered)
-    x65 = torch._foreach_add(x61, x64)
-    x66 = torch._foreach_clamp_max(x65, 4)
+    _x57 = unit**1.5
+    _x58 = torch._foreach_mul(signal, third)
+    _x59 = torch._foreach_mul(_x58, _x57)
+    _x60 = torch._foreach_mul(_x59, 3)
+    _x61 = torch._foreach_div(_x60, remembered)
+    _x62 = unit**2
+    _x63 = torch._foreach_mul(third_mean, _x62)
+    _x64 = torch._foreach_div(_x63, remembered)
+    _x65 = torch._foreach_add(_x61, _x64)
+    _x66 = torch._foreach_clamp_max(_x65, 4)
     # 4 μ κ₃ + κ₄, relative
-    skew_variance = torch._foreach_clamp_min(x66, -4)
-    x68 = torch._foreach_mul(third, x57)
-    x69 = torch._foreach_div(x68, remembered)
-    x70 = torch._foreach_clamp_max(x69, 1)
+    skew_variance = torch._foreach_clamp_min(_x66, -4)
+    _x68 = torch._foreach_mul(third, _x57)
+    _x69 = torch._foreach_div(_x68, remembered)
+    _x70 = torch._foreach_clamp_max(_x69, 1)
     # κ₃ over the cube of the root
-    skewness = torch._foreach_clamp_min(x70, -1)
-    x72 = torch._foreach_mul(average_debiased, noise_share)
-    x73 = torch._foreach_mul(x72, 2)
-    x74 = torch._foreach_mul(skewness, root_mean_square)
-    x75 = torch._foreach_add(x73, x74)
-    x76 = torch._foreach_mul(x75, overlap)
-    relative_cov_exp_avg_exp_avg_sq = torch._foreach_mul(x76, warm)
-    x78 = torch._foreach_mul(noise_share, 2)
-    x79 = torch._foreach_neg(x78)
-    x80 = torch._foreach_add(x79, 4)
-    x81 = torch._foreach_mul(noise_share, x80)
-    x82 = torch._foreach_add(x81, skew_variance)
-    x83 = torch._foreach_clamp_min(x82, 0)
-    x84 = torch._foreach_mul(x83, spread)
-    relative_var_exp_avg_sq = torch._foreach_mul(x84, warm)
-    x86 = debias_preconditioner ** (0.5)
-    root_debiased = torch._foreach_div(root, x86)
+    skewness = torch._foreach_clamp_min(_x70, -1)
+    _x72 = torch._foreach_mul(average_debiased, noise_share)
+    _x73 = torch._foreach_mul(_x72, 2)
+    _x74 = torch._foreach_mul(skewness, root_mean_square)
+    _x75 = torch._foreach_add(_x73, _x74)
+    _x76 = torch._foreach_mul(_x75, overlap)
+    relative_cov_exp_avg_exp_avg_sq = torch._foreach_mul(_x76, warm)
+    _x78 = torch._foreach_mul(noise_share, 2)
+    _x79 = torch._foreach_neg(_x78)
+    _x80 = torch._foreach_add(_x79, 4)
+    _x81 = torch._foreach_mul(noise_share, _x80)
+    _x82 = torch._foreach_add(_x81, skew_variance)
+    _x83 = torch._foreach_clamp_min(_x82, 0)
+    _x84 = torch._foreach_mul(_x83, spread)
+    relative_var_exp_avg_sq = torch._foreach_mul(_x84, warm)
+    _x86 = debias_preconditioner**0.5
+    root_debiased = torch._foreach_div(root, _x86)
     # what the plug-in update divides by
     denominator = torch._foreach_add(root_debiased, eps)
     # 1 where eps is negligible, 0 where it rules
     share = torch._foreach_div(root_debiased, denominator)
-    x90 = torch._foreach_mul(relative_cov_exp_avg_exp_avg_sq, share)
-    x91 = torch._foreach_mul(x90, debias_numerator)
-    x92 = torch._foreach_mul(x91, 0.5)
+    _x90 = torch._foreach_mul(relative_cov_exp_avg_exp_avg_sq, share)
+    _x91 = torch._foreach_mul(_x90, debias_numerator)
+    _x92 = torch._foreach_mul(_x91, 0.5)
     # coupling joins the numerator
-    numerator = torch._foreach_add(average, x92)
-    x94 = torch._foreach_mul(share, 2)
-    x95 = torch._foreach_add(x94, 1)
-    x96 = torch._foreach_mul(relative_var_exp_avg_sq, share)
-    x97 = torch._foreach_mul(x96, x95)
+    numerator = torch._foreach_add(average, _x92)
+    _x94 = torch._foreach_mul(share, 2)
+    _x95 = torch._foreach_add(_x94, 1)
+    _x96 = torch._foreach_mul(relative_var_exp_avg_sq, share)
+    _x97 = torch._foreach_mul(_x96, _x95)
     # inversion divides: positive, subtraction-free
-    inversion = torch._foreach_mul(x97, 0.125)
-    x99 = torch._foreach_add(inversion, 1)
-    x100 = torch._foreach_mul(denominator, x99)
-    x101 = lr / debias_numerator
-    x102 = -x101
-    torch._foreach_addcdiv_(param, numerator, x100, value=x102)
+    inversion = torch._foreach_mul(_x97, 0.125)
+    _x99 = torch._foreach_add(inversion, 1)
+    _x100 = torch._foreach_mul(denominator, _x99)
+    _x101 = lr / debias_numerator
+    _x102 = -_x101
+    torch._foreach_addcdiv_(param, numerator, _x100, value=_x102)
 
 
 def step_inversion(
@@ -372,36 +372,36 @@ def step_inversion(
     remembered: float,
     spread: float,
     warm: float,
-    m: float,
+    microbatches: float,
     lr: float,
 ) -> None:
     old = exp_avg_sq.clone()
     exp_avg.lerp_(grad, 1 - beta1)
-    x3 = 1 - beta2
+    _x3 = 1 - beta2
     exp_avg_sq.mul_(beta2)
-    exp_avg_sq.addcmul_(grad, grad, value=x3)
-    v = exp_avg_sq.to(noise.dtype)
-    safe_v = v.clamp_min(1.1754943508222875e-38)
-    root = safe_v.sqrt()
+    exp_avg_sq.addcmul_(grad, grad, value=_x3)
+    second_now = exp_avg_sq.to(noise.dtype)
+    safe_second = second_now.clamp_min(1.1754943508222875e-38)
+    root = safe_second.sqrt()
     gradient_now = grad.to(noise.dtype)
     average = exp_avg.to(noise.dtype)
-    ratio = old / safe_v
+    ratio = old / safe_second
     step_mean = gradient_now / root
     relative_unit = unit_of_c / root
     relative_c2 = c2 * relative_unit * relative_unit
     relative_c3 = c3 * relative_unit * relative_unit * relative_unit
-    x19 = m - 1
-    x22 = (relative_c2 / x19).clamp_min(-1e18).clamp_max(1e18)
-    x24 = 1 - beta1 * beta2
+    _x19 = microbatches - 1
+    _x22 = (relative_c2 / _x19).clamp_min(-1e18).clamp_max(1e18)
+    _x24 = 1 - beta1 * beta2
     noise.mul_(ratio * beta1 * beta2)
-    noise.add_(x22, alpha=x24)
-    x31 = x19 * max(1, m - 2)
-    x34 = (relative_c3 / x31).clamp_min(-1e18).clamp_max(1e18)
+    noise.add_(_x22, alpha=_x24)
+    _x31 = _x19 * max(1, microbatches - 2)
+    _x34 = (relative_c3 / _x31).clamp_min(-1e18).clamp_max(1e18)
     third.mul_(ratio * ratio.sqrt() * beta1 * beta2)
-    third.add_(x34, alpha=x24)
-    x44 = (relative_c3 * step_mean / x31).clamp_min(-1e18).clamp_max(1e18)
+    third.add_(_x34, alpha=_x24)
+    _x44 = (relative_c3 * step_mean / _x31).clamp_min(-1e18).clamp_max(1e18)
     third_mean.mul_(ratio * ratio * beta1 * beta2)
-    third_mean.add_(x44, alpha=x24)
+    third_mean.add_(_x44, alpha=_x24)
     root_mean_square = root / unit**0.5
     average_debiased = average / debias_numerator
     # q, at most everything is noise
@@ -448,105 +448,105 @@ def step_inversion_foreach(
     remembered: float,
     spread: float,
     warm: float,
-    m: float,
+    microbatches: float,
     lr: float,
 ) -> None:
     old = [x.clone() for x in exp_avg_sq]
-    x1 = 1 - beta1
-    torch._foreach_lerp_(exp_avg, grad, x1)
-    x3 = 1 - beta2
+    _x1 = 1 - beta1
+    torch._foreach_lerp_(exp_avg, grad, _x1)
+    _x3 = 1 - beta2
     torch._foreach_mul_(exp_avg_sq, beta2)
-    torch._foreach_addcmul_(exp_avg_sq, grad, grad, value=x3)
-    v = [x.to(y.dtype) for x, y in zip(exp_avg_sq, noise, strict=True)]
-    safe_v = torch._foreach_clamp_min(v, 1.1754943508222875e-38)
-    root = torch._foreach_sqrt(safe_v)
+    torch._foreach_addcmul_(exp_avg_sq, grad, grad, value=_x3)
+    second_now = [x.to(y.dtype) for x, y in zip(exp_avg_sq, noise, strict=True)]
+    safe_second = torch._foreach_clamp_min(second_now, 1.1754943508222875e-38)
+    root = torch._foreach_sqrt(safe_second)
     gradient_now = [x.to(y.dtype) for x, y in zip(grad, noise, strict=True)]
     average = [x.to(y.dtype) for x, y in zip(exp_avg, noise, strict=True)]
-    ratio = torch._foreach_div(old, safe_v)
+    ratio = torch._foreach_div(old, safe_second)
     step_mean = torch._foreach_div(gradient_now, root)
     relative_unit = torch._foreach_div(unit_of_c, root)
-    x14 = torch._foreach_mul(c2, relative_unit)
-    relative_c2 = torch._foreach_mul(x14, relative_unit)
-    x16 = torch._foreach_mul(c3, relative_unit)
-    x17 = torch._foreach_mul(x16, relative_unit)
-    relative_c3 = torch._foreach_mul(x17, relative_unit)
-    x19 = m - 1
-    x20 = torch._foreach_div(relative_c2, x19)
-    x21 = torch._foreach_clamp_min(x20, -1e18)
-    x22 = torch._foreach_clamp_max(x21, 1e18)
-    x23 = beta1 * beta2
-    x24 = 1 - x23
-    x25 = torch._foreach_mul(ratio, beta1)
-    x26 = torch._foreach_mul(x25, beta2)
-    torch._foreach_mul_(noise, x26)
-    torch._foreach_add_(noise, x22, alpha=x24)
-    x29 = m - 2
-    x30 = max(1, x29)
-    x31 = x19 * x30
-    x32 = torch._foreach_div(relative_c3, x31)
-    x33 = torch._foreach_clamp_min(x32, -1e18)
-    x34 = torch._foreach_clamp_max(x33, 1e18)
-    x35 = torch._foreach_sqrt(ratio)
-    x36 = torch._foreach_mul(ratio, x35)
-    x37 = torch._foreach_mul(x36, beta1)
-    x38 = torch._foreach_mul(x37, beta2)
-    torch._foreach_mul_(third, x38)
-    torch._foreach_add_(third, x34, alpha=x24)
-    x41 = torch._foreach_mul(relative_c3, step_mean)
-    x42 = torch._foreach_div(x41, x31)
-    x43 = torch._foreach_clamp_min(x42, -1e18)
-    x44 = torch._foreach_clamp_max(x43, 1e18)
-    x45 = torch._foreach_mul(ratio, ratio)
-    x46 = torch._foreach_mul(x45, beta1)
-    x47 = torch._foreach_mul(x46, beta2)
-    torch._foreach_mul_(third_mean, x47)
-    torch._foreach_add_(third_mean, x44, alpha=x24)
-    x50 = unit ** (0.5)
-    root_mean_square = torch._foreach_div(root, x50)
+    _x14 = torch._foreach_mul(c2, relative_unit)
+    relative_c2 = torch._foreach_mul(_x14, relative_unit)
+    _x16 = torch._foreach_mul(c3, relative_unit)
+    _x17 = torch._foreach_mul(_x16, relative_unit)
+    relative_c3 = torch._foreach_mul(_x17, relative_unit)
+    _x19 = microbatches - 1
+    _x20 = torch._foreach_div(relative_c2, _x19)
+    _x21 = torch._foreach_clamp_min(_x20, -1e18)
+    _x22 = torch._foreach_clamp_max(_x21, 1e18)
+    _x23 = beta1 * beta2
+    _x24 = 1 - _x23
+    _x25 = torch._foreach_mul(ratio, beta1)
+    _x26 = torch._foreach_mul(_x25, beta2)
+    torch._foreach_mul_(noise, _x26)
+    torch._foreach_add_(noise, _x22, alpha=_x24)
+    _x29 = microbatches - 2
+    _x30 = max(1, _x29)
+    _x31 = _x19 * _x30
+    _x32 = torch._foreach_div(relative_c3, _x31)
+    _x33 = torch._foreach_clamp_min(_x32, -1e18)
+    _x34 = torch._foreach_clamp_max(_x33, 1e18)
+    _x35 = torch._foreach_sqrt(ratio)
+    _x36 = torch._foreach_mul(ratio, _x35)
+    _x37 = torch._foreach_mul(_x36, beta1)
+    _x38 = torch._foreach_mul(_x37, beta2)
+    torch._foreach_mul_(third, _x38)
+    torch._foreach_add_(third, _x34, alpha=_x24)
+    _x41 = torch._foreach_mul(relative_c3, step_mean)
+    _x42 = torch._foreach_div(_x41, _x31)
+    _x43 = torch._foreach_clamp_min(_x42, -1e18)
+    _x44 = torch._foreach_clamp_max(_x43, 1e18)
+    _x45 = torch._foreach_mul(ratio, ratio)
+    _x46 = torch._foreach_mul(_x45, beta1)
+    _x47 = torch._foreach_mul(_x46, beta2)
+    torch._foreach_mul_(third_mean, _x47)
+    torch._foreach_add_(third_mean, _x44, alpha=_x24)
+    _x50 = unit**0.5
+    root_mean_square = torch._foreach_div(root, _x50)
     average_debiased = torch._foreach_div(average, debias_numerator)
-    x53 = torch._foreach_mul(noise, unit)
-    x54 = torch._foreach_div(x53, remembered)
+    _x53 = torch._foreach_mul(noise, unit)
+    _x54 = torch._foreach_div(_x53, remembered)
     # q, at most everything is noise
-    noise_share = torch._foreach_clamp_max(x54, 1)
+    noise_share = torch._foreach_clamp_max(_x54, 1)
     # mean gradient over its root mean square
     signal = torch._foreach_div(average_debiased, root_mean_square)
-    x57 = unit ** (1.5)
-    x58 = torch._foreach_mul(signal, third)
-    x59 = torch._foreach_mul(x58, x57)
-    x60 = torch._foreach_mul(x59, 3)
-    x61 = torch._foreach_div(x60, remembered)
-    x62 = unit**2
-    x63 = torch._foreach_mul(third_mean, x62)
-    x64 = torch._foreach_div(x63, remembered)
-    x65 = torch._foreach_add(x61, x64)
-    x66 = torch._foreach_clamp_max(x65, 4)
+    _x57 = unit**1.5
+    _x58 = torch._foreach_mul(signal, third)
+    _x59 = torch._foreach_mul(_x58, _x57)
+    _x60 = torch._foreach_mul(_x59, 3)
+    _x61 = torch._foreach_div(_x60, remembered)
+    _x62 = unit**2
+    _x63 = torch._foreach_mul(third_mean, _x62)
+    _x64 = torch._foreach_div(_x63, remembered)
+    _x65 = torch._foreach_add(_x61, _x64)
+    _x66 = torch._foreach_clamp_max(_x65, 4)
     # 4 μ κ₃ + κ₄, relative
-    skew_variance = torch._foreach_clamp_min(x66, -4)
-    x72 = torch._foreach_mul(noise_share, 2)
-    x73 = torch._foreach_neg(x72)
-    x74 = torch._foreach_add(x73, 4)
-    x75 = torch._foreach_mul(noise_share, x74)
-    x76 = torch._foreach_add(x75, skew_variance)
-    x77 = torch._foreach_clamp_min(x76, 0)
-    x78 = torch._foreach_mul(x77, spread)
-    relative_var_exp_avg_sq = torch._foreach_mul(x78, warm)
-    x80 = debias_preconditioner ** (0.5)
-    root_debiased = torch._foreach_div(root, x80)
+    skew_variance = torch._foreach_clamp_min(_x66, -4)
+    _x72 = torch._foreach_mul(noise_share, 2)
+    _x73 = torch._foreach_neg(_x72)
+    _x74 = torch._foreach_add(_x73, 4)
+    _x75 = torch._foreach_mul(noise_share, _x74)
+    _x76 = torch._foreach_add(_x75, skew_variance)
+    _x77 = torch._foreach_clamp_min(_x76, 0)
+    _x78 = torch._foreach_mul(_x77, spread)
+    relative_var_exp_avg_sq = torch._foreach_mul(_x78, warm)
+    _x80 = debias_preconditioner**0.5
+    root_debiased = torch._foreach_div(root, _x80)
     # what the plug-in update divides by
     denominator = torch._foreach_add(root_debiased, eps)
     # 1 where eps is negligible, 0 where it rules
     share = torch._foreach_div(root_debiased, denominator)
-    x84 = torch._foreach_mul(share, 2)
-    x85 = torch._foreach_add(x84, 1)
-    x86 = torch._foreach_mul(relative_var_exp_avg_sq, share)
-    x87 = torch._foreach_mul(x86, x85)
+    _x84 = torch._foreach_mul(share, 2)
+    _x85 = torch._foreach_add(_x84, 1)
+    _x86 = torch._foreach_mul(relative_var_exp_avg_sq, share)
+    _x87 = torch._foreach_mul(_x86, _x85)
     # inversion divides: positive, subtraction-free
-    inversion = torch._foreach_mul(x87, 0.125)
-    x89 = torch._foreach_add(inversion, 1)
-    x90 = torch._foreach_mul(denominator, x89)
-    x91 = lr / debias_numerator
-    x92 = -x91
-    torch._foreach_addcdiv_(param, average, x90, value=x92)
+    inversion = torch._foreach_mul(_x87, 0.125)
+    _x89 = torch._foreach_add(inversion, 1)
+    _x90 = torch._foreach_mul(denominator, _x89)
+    _x91 = lr / debias_numerator
+    _x92 = -_x91
+    torch._foreach_addcdiv_(param, average, _x90, value=_x92)
 
 
 def step_closed_form(
@@ -568,25 +568,25 @@ def step_closed_form(
     overlap: float,
     spread: float,
     warm: float,
-    m: float,
+    microbatches: float,
     lr: float,
 ) -> None:
     old = exp_avg_sq.clone()
     exp_avg.lerp_(grad, 1 - beta1)
-    x3 = 1 - beta2
+    _x3 = 1 - beta2
     exp_avg_sq.mul_(beta2)
-    exp_avg_sq.addcmul_(grad, grad, value=x3)
-    v = exp_avg_sq.to(noise.dtype)
-    safe_v = v.clamp_min(1.1754943508222875e-38)
-    root = safe_v.sqrt()
+    exp_avg_sq.addcmul_(grad, grad, value=_x3)
+    second_now = exp_avg_sq.to(noise.dtype)
+    safe_second = second_now.clamp_min(1.1754943508222875e-38)
+    root = safe_second.sqrt()
     average = exp_avg.to(noise.dtype)
-    ratio = old / safe_v
+    ratio = old / safe_second
     relative_unit = unit_of_c / root
     relative_c2 = c2 * relative_unit * relative_unit
-    x19 = (relative_c2 / (m - 1)).clamp_min(-1e18).clamp_max(1e18)
-    x21 = 1 - beta1 * beta2
+    _x19 = (relative_c2 / (microbatches - 1)).clamp_min(-1e18).clamp_max(1e18)
+    _x21 = 1 - beta1 * beta2
     noise.mul_(ratio * beta1 * beta2)
-    noise.add_(x19, alpha=x21)
+    noise.add_(_x19, alpha=_x21)
     average_debiased = average / debias_numerator
     # q, at most everything is noise
     noise_share = (noise * unit / remembered).clamp_max(1)
@@ -623,70 +623,70 @@ def step_closed_form_foreach(
     overlap: float,
     spread: float,
     warm: float,
-    m: float,
+    microbatches: float,
     lr: float,
 ) -> None:
     old = [x.clone() for x in exp_avg_sq]
-    x1 = 1 - beta1
-    torch._foreach_lerp_(exp_avg, grad, x1)
-    x3 = 1 - beta2
+    _x1 = 1 - beta1
+    torch._foreach_lerp_(exp_avg, grad, _x1)
+    _x3 = 1 - beta2
     torch._foreach_mul_(exp_avg_sq, beta2)
-    torch._foreach_addcmul_(exp_avg_sq, grad, grad, value=x3)
-    v = [x.to(y.dtype) for x, y in zip(exp_avg_sq, noise, strict=True)]
-    safe_v = torch._foreach_clamp_min(v, 1.1754943508222875e-38)
-    root = torch._foreach_sqrt(safe_v)
+    torch._foreach_addcmul_(exp_avg_sq, grad, grad, value=_x3)
+    second_now = [x.to(y.dtype) for x, y in zip(exp_avg_sq, noise, strict=True)]
+    safe_second = torch._foreach_clamp_min(second_now, 1.1754943508222875e-38)
+    root = torch._foreach_sqrt(safe_second)
     average = [x.to(y.dtype) for x, y in zip(exp_avg, noise, strict=True)]
-    ratio = torch._foreach_div(old, safe_v)
+    ratio = torch._foreach_div(old, safe_second)
     relative_unit = torch._foreach_div(unit_of_c, root)
-    x14 = torch._foreach_mul(c2, relative_unit)
-    relative_c2 = torch._foreach_mul(x14, relative_unit)
-    x16 = m - 1
-    x17 = torch._foreach_div(relative_c2, x16)
-    x18 = torch._foreach_clamp_min(x17, -1e18)
-    x19 = torch._foreach_clamp_max(x18, 1e18)
-    x20 = beta1 * beta2
-    x21 = 1 - x20
-    x22 = torch._foreach_mul(ratio, beta1)
-    x23 = torch._foreach_mul(x22, beta2)
-    torch._foreach_mul_(noise, x23)
-    torch._foreach_add_(noise, x19, alpha=x21)
+    _x14 = torch._foreach_mul(c2, relative_unit)
+    relative_c2 = torch._foreach_mul(_x14, relative_unit)
+    _x16 = microbatches - 1
+    _x17 = torch._foreach_div(relative_c2, _x16)
+    _x18 = torch._foreach_clamp_min(_x17, -1e18)
+    _x19 = torch._foreach_clamp_max(_x18, 1e18)
+    _x20 = beta1 * beta2
+    _x21 = 1 - _x20
+    _x22 = torch._foreach_mul(ratio, beta1)
+    _x23 = torch._foreach_mul(_x22, beta2)
+    torch._foreach_mul_(noise, _x23)
+    torch._foreach_add_(noise, _x19, alpha=_x21)
     average_debiased = torch._foreach_div(average, debias_numerator)
-    x27 = torch._foreach_mul(noise, unit)
-    x28 = torch._foreach_div(x27, remembered)
+    _x27 = torch._foreach_mul(noise, unit)
+    _x28 = torch._foreach_div(_x27, remembered)
     # q, at most everything is noise
-    noise_share = torch._foreach_clamp_max(x28, 1)
-    x30 = torch._foreach_mul(average_debiased, noise_share)
-    x31 = torch._foreach_mul(x30, overlap)
-    x32 = torch._foreach_mul(x31, warm)
-    relative_cov_exp_avg_exp_avg_sq = torch._foreach_mul(x32, 2)
-    x34 = torch._foreach_mul(noise_share, 2)
-    x35 = torch._foreach_neg(x34)
-    x36 = torch._foreach_add(x35, 4)
-    x37 = torch._foreach_mul(noise_share, x36)
-    x38 = torch._foreach_mul(x37, spread)
-    relative_var_exp_avg_sq = torch._foreach_mul(x38, warm)
-    x40 = debias_preconditioner ** (0.5)
-    root_debiased = torch._foreach_div(root, x40)
+    noise_share = torch._foreach_clamp_max(_x28, 1)
+    _x30 = torch._foreach_mul(average_debiased, noise_share)
+    _x31 = torch._foreach_mul(_x30, overlap)
+    _x32 = torch._foreach_mul(_x31, warm)
+    relative_cov_exp_avg_exp_avg_sq = torch._foreach_mul(_x32, 2)
+    _x34 = torch._foreach_mul(noise_share, 2)
+    _x35 = torch._foreach_neg(_x34)
+    _x36 = torch._foreach_add(_x35, 4)
+    _x37 = torch._foreach_mul(noise_share, _x36)
+    _x38 = torch._foreach_mul(_x37, spread)
+    relative_var_exp_avg_sq = torch._foreach_mul(_x38, warm)
+    _x40 = debias_preconditioner**0.5
+    root_debiased = torch._foreach_div(root, _x40)
     # what the plug-in update divides by
     denominator = torch._foreach_add(root_debiased, eps)
     # 1 where eps is negligible, 0 where it rules
     share = torch._foreach_div(root_debiased, denominator)
-    x44 = torch._foreach_mul(relative_cov_exp_avg_exp_avg_sq, share)
-    x45 = torch._foreach_mul(x44, debias_numerator)
-    x46 = torch._foreach_mul(x45, 0.5)
+    _x44 = torch._foreach_mul(relative_cov_exp_avg_exp_avg_sq, share)
+    _x45 = torch._foreach_mul(_x44, debias_numerator)
+    _x46 = torch._foreach_mul(_x45, 0.5)
     # coupling joins the numerator
-    numerator = torch._foreach_add(average, x46)
-    x48 = torch._foreach_mul(share, 2)
-    x49 = torch._foreach_add(x48, 1)
-    x50 = torch._foreach_mul(relative_var_exp_avg_sq, share)
-    x51 = torch._foreach_mul(x50, x49)
+    numerator = torch._foreach_add(average, _x46)
+    _x48 = torch._foreach_mul(share, 2)
+    _x49 = torch._foreach_add(_x48, 1)
+    _x50 = torch._foreach_mul(relative_var_exp_avg_sq, share)
+    _x51 = torch._foreach_mul(_x50, _x49)
     # inversion divides: positive, subtraction-free
-    inversion = torch._foreach_mul(x51, 0.125)
-    x53 = torch._foreach_add(inversion, 1)
-    x54 = torch._foreach_mul(denominator, x53)
-    x55 = lr / debias_numerator
-    x56 = -x55
-    torch._foreach_addcdiv_(param, numerator, x54, value=x56)
+    inversion = torch._foreach_mul(_x51, 0.125)
+    _x53 = torch._foreach_add(inversion, 1)
+    _x54 = torch._foreach_mul(denominator, _x53)
+    _x55 = lr / debias_numerator
+    _x56 = -_x55
+    torch._foreach_addcdiv_(param, numerator, _x54, value=_x56)
 
 
 def scalars_plug_in(t: float, beta1: float, beta2: float) -> dict[str, float]:
@@ -698,18 +698,18 @@ def scalars_plug_in(t: float, beta1: float, beta2: float) -> dict[str, float]:
 
 def scalars_delta(t: float, beta1: float, beta2: float) -> dict[str, float]:
     """Scalars of the step count t, for the step of the same name."""
-    x0 = beta1**t
-    debias_numerator = 1 - x0
-    x2 = beta2**t
-    debias_preconditioner = 1 - x2
+    _x0 = beta1**t
+    debias_numerator = 1 - _x0
+    _x2 = beta2**t
+    debias_preconditioner = 1 - _x2
     unit = debias_preconditioner
-    x5 = beta1 * beta2
-    x6 = x5**t
-    remembered = 1 - x6
-    x9 = x2 - 1
-    x12 = beta2 - 1
-    overlap = (beta1 - 1) * x12 * (x6 - 1) / ((x0 - 1) * x9 * (x5 - 1))
-    spread = (x2 + 1) * x12 / ((beta2 + 1) * x9)
+    _x5 = beta1 * beta2
+    _x6 = _x5**t
+    remembered = 1 - _x6
+    _x9 = _x2 - 1
+    _x12 = beta2 - 1
+    overlap = (beta1 - 1) * _x12 * (_x6 - 1) / ((_x0 - 1) * _x9 * (_x5 - 1))
+    spread = (_x2 + 1) * _x12 / ((beta2 + 1) * _x9)
     warm = (1 - beta2 ** (t - 1)) ** 8 / debias_preconditioner**8
     return {
         "debias_numerator": debias_numerator,
@@ -724,18 +724,18 @@ def scalars_delta(t: float, beta1: float, beta2: float) -> dict[str, float]:
 
 def scalars_inversion(t: float, beta1: float, beta2: float) -> dict[str, float]:
     """Scalars of the step count t, for the step of the same name."""
-    x0 = beta1**t
-    debias_numerator = 1 - x0
-    x2 = beta2**t
-    debias_preconditioner = 1 - x2
+    _x0 = beta1**t
+    debias_numerator = 1 - _x0
+    _x2 = beta2**t
+    debias_preconditioner = 1 - _x2
     unit = debias_preconditioner
-    x5 = beta1 * beta2
-    x6 = x5**t
-    remembered = 1 - x6
-    x9 = x2 - 1
-    x12 = beta2 - 1
-    overlap = (beta1 - 1) * x12 * (x6 - 1) / ((x0 - 1) * x9 * (x5 - 1))
-    spread = (x2 + 1) * x12 / ((beta2 + 1) * x9)
+    _x5 = beta1 * beta2
+    _x6 = _x5**t
+    remembered = 1 - _x6
+    _x9 = _x2 - 1
+    _x12 = beta2 - 1
+    overlap = (beta1 - 1) * _x12 * (_x6 - 1) / ((_x0 - 1) * _x9 * (_x5 - 1))
+    spread = (_x2 + 1) * _x12 / ((beta2 + 1) * _x9)
     warm = (1 - beta2 ** (t - 1)) ** 8 / debias_preconditioner**8
     return {
         "debias_numerator": debias_numerator,
@@ -750,18 +750,18 @@ def scalars_inversion(t: float, beta1: float, beta2: float) -> dict[str, float]:
 
 def scalars_closed_form(t: float, beta1: float, beta2: float) -> dict[str, float]:
     """Scalars of the step count t, for the step of the same name."""
-    x0 = beta1**t
-    debias_numerator = 1 - x0
-    x2 = beta2**t
-    debias_preconditioner = 1 - x2
+    _x0 = beta1**t
+    debias_numerator = 1 - _x0
+    _x2 = beta2**t
+    debias_preconditioner = 1 - _x2
     unit = debias_preconditioner
-    x5 = beta1 * beta2
-    x6 = x5**t
-    remembered = 1 - x6
-    x9 = x2 - 1
-    x12 = beta2 - 1
-    overlap = (beta1 - 1) * x12 * (x6 - 1) / ((x0 - 1) * x9 * (x5 - 1))
-    spread = (x2 + 1) * x12 / ((beta2 + 1) * x9)
+    _x5 = beta1 * beta2
+    _x6 = _x5**t
+    remembered = 1 - _x6
+    _x9 = _x2 - 1
+    _x12 = beta2 - 1
+    overlap = (beta1 - 1) * _x12 * (_x6 - 1) / ((_x0 - 1) * _x9 * (_x5 - 1))
+    spread = (_x2 + 1) * _x12 / ((beta2 + 1) * _x9)
     warm = (1 - beta2 ** (t - 1)) ** 8 / debias_preconditioner**8
     return {
         "debias_numerator": debias_numerator,
@@ -790,9 +790,9 @@ def meter_delta(
     spread: float,
     warm: float,
 ) -> tuple[Tensor, Tensor]:
-    v = exp_avg_sq.to(noise.dtype)
-    safe_v = v.clamp_min(1.1754943508222875e-38)
-    root = safe_v.sqrt()
+    second_now = exp_avg_sq.to(noise.dtype)
+    safe_second = second_now.clamp_min(1.1754943508222875e-38)
+    root = safe_second.sqrt()
     average = exp_avg.to(noise.dtype)
     root_mean_square = root / unit**0.5
     average_debiased = average / debias_numerator
@@ -800,15 +800,15 @@ def meter_delta(
     noise_share = (noise * unit / remembered).clamp_max(1)
     # mean gradient over its root mean square
     signal = average_debiased / root_mean_square
-    x11 = unit**1.5
+    _x11 = unit**1.5
     # 4 μ κ₃ + κ₄, relative
     skew_variance = (
-        (signal * third * x11 * 3 / remembered + third_mean * unit**2 / remembered)
+        (signal * third * _x11 * 3 / remembered + third_mean * unit**2 / remembered)
         .clamp_max(4)
         .clamp_min(-4)
     )
     # κ₃ over the cube of the root
-    skewness = (third * x11 / remembered).clamp_max(1).clamp_min(-1)
+    skewness = (third * _x11 / remembered).clamp_max(1).clamp_min(-1)
     relative_cov_exp_avg_exp_avg_sq = (
         (average_debiased * noise_share * 2 + skewness * root_mean_square) * overlap * warm
     )

@@ -21,9 +21,9 @@ def plug_in_update_foreach(
     exp_avg: list[Tensor], exp_avg_sq: list[Tensor], *, eps: float
 ) -> list[Tensor]:
     """The update as it is."""
-    x0 = torch._foreach_sqrt(exp_avg_sq)
-    x1 = torch._foreach_add(x0, eps)
-    return torch._foreach_div(exp_avg, x1)
+    _x0 = torch._foreach_sqrt(exp_avg_sq)
+    _x1 = torch._foreach_add(_x0, eps)
+    return torch._foreach_div(exp_avg, _x1)
 
 
 def corrected_update(
@@ -35,11 +35,11 @@ def corrected_update(
     eps: float,
 ) -> Tensor:
     """The update less its leading bias. Moments are those of the states, relative."""
-    x0 = exp_avg_sq.sqrt()
+    _x0 = exp_avg_sq.sqrt()
     # what the plug-in update divides by
-    denominator = x0 + eps
+    denominator = _x0 + eps
     # 1 where eps is negligible, 0 where it rules
-    share = x0 / denominator
+    share = _x0 / denominator
     # coupling joins the numerator
     numerator = exp_avg + relative_cov_exp_avg_exp_avg_sq * share * 0.5
     # inversion divides: positive, subtraction-free
@@ -56,24 +56,24 @@ def corrected_update_foreach(
     eps: float,
 ) -> list[Tensor]:
     """The update less its leading bias. Moments are those of the states, relative."""
-    x0 = torch._foreach_sqrt(exp_avg_sq)
+    _x0 = torch._foreach_sqrt(exp_avg_sq)
     # what the plug-in update divides by
-    denominator = torch._foreach_add(x0, eps)
+    denominator = torch._foreach_add(_x0, eps)
     # 1 where eps is negligible, 0 where it rules
-    share = torch._foreach_div(x0, denominator)
-    x3 = torch._foreach_mul(relative_cov_exp_avg_exp_avg_sq, share)
-    x4 = torch._foreach_mul(x3, 0.5)
+    share = torch._foreach_div(_x0, denominator)
+    _x3 = torch._foreach_mul(relative_cov_exp_avg_exp_avg_sq, share)
+    _x4 = torch._foreach_mul(_x3, 0.5)
     # coupling joins the numerator
-    numerator = torch._foreach_add(exp_avg, x4)
-    x6 = torch._foreach_mul(share, 2)
-    x7 = torch._foreach_add(x6, 1)
-    x8 = torch._foreach_mul(relative_var_exp_avg_sq, share)
-    x9 = torch._foreach_mul(x8, x7)
+    numerator = torch._foreach_add(exp_avg, _x4)
+    _x6 = torch._foreach_mul(share, 2)
+    _x7 = torch._foreach_add(_x6, 1)
+    _x8 = torch._foreach_mul(relative_var_exp_avg_sq, share)
+    _x9 = torch._foreach_mul(_x8, _x7)
     # inversion divides: positive, subtraction-free
-    inversion = torch._foreach_mul(x9, 0.125)
-    x11 = torch._foreach_add(inversion, 1)
-    x12 = torch._foreach_mul(denominator, x11)
-    return torch._foreach_div(numerator, x12)
+    inversion = torch._foreach_mul(_x9, 0.125)
+    _x11 = torch._foreach_add(inversion, 1)
+    _x12 = torch._foreach_mul(denominator, _x11)
+    return torch._foreach_div(numerator, _x12)
 
 
 def step_plug_in(
@@ -92,10 +92,10 @@ def step_plug_in(
     lr: float,
 ) -> None:
     exp_avg.lerp_(grad, 1 - beta1)
-    x2 = 1 - beta2
+    _x2 = 1 - beta2
     exp_avg_sq.mul_(beta2)
-    exp_avg_sq.addcmul_(grad, grad, value=x2)
-    exp_avg_sq.add_(c2 * unit_of_c * unit_of_c, alpha=x2)
+    exp_avg_sq.addcmul_(grad, grad, value=_x2)
+    exp_avg_sq.add_(c2 * unit_of_c * unit_of_c, alpha=_x2)
     root_debiased = exp_avg_sq.sqrt() / debias_preconditioner**0.5
     # what the plug-in update divides by
     denominator = root_debiased + eps
@@ -117,22 +117,22 @@ def step_plug_in_foreach(
     debias_preconditioner: float,
     lr: float,
 ) -> None:
-    x0 = 1 - beta1
-    torch._foreach_lerp_(exp_avg, grad, x0)
-    x2 = 1 - beta2
+    _x0 = 1 - beta1
+    torch._foreach_lerp_(exp_avg, grad, _x0)
+    _x2 = 1 - beta2
     torch._foreach_mul_(exp_avg_sq, beta2)
-    torch._foreach_addcmul_(exp_avg_sq, grad, grad, value=x2)
-    x5 = torch._foreach_mul(c2, unit_of_c)
-    x6 = torch._foreach_mul(x5, unit_of_c)
-    torch._foreach_add_(exp_avg_sq, x6, alpha=x2)
-    x8 = debias_preconditioner ** (0.5)
-    x9 = torch._foreach_sqrt(exp_avg_sq)
-    root_debiased = torch._foreach_div(x9, x8)
+    torch._foreach_addcmul_(exp_avg_sq, grad, grad, value=_x2)
+    _x5 = torch._foreach_mul(c2, unit_of_c)
+    _x6 = torch._foreach_mul(_x5, unit_of_c)
+    torch._foreach_add_(exp_avg_sq, _x6, alpha=_x2)
+    _x8 = debias_preconditioner**0.5
+    _x9 = torch._foreach_sqrt(exp_avg_sq)
+    root_debiased = torch._foreach_div(_x9, _x8)
     # what the plug-in update divides by
     denominator = torch._foreach_add(root_debiased, eps)
-    x12 = lr / debias_numerator
-    x13 = -x12
-    torch._foreach_addcdiv_(param, exp_avg, denominator, value=x13)
+    _x12 = lr / debias_numerator
+    _x13 = -_x12
+    torch._foreach_addcdiv_(param, exp_avg, denominator, value=_x13)
 
 
 def step_delta(
@@ -154,35 +154,35 @@ def step_delta(
     debias_preconditioner: float,
     warm: float,
     enough: float,
-    m: float,
+    microbatches: float,
     lr: float,
 ) -> None:
     old = exp_avg_sq.clone()
-    x1 = 1 - beta1
-    exp_avg.lerp_(grad, x1)
-    x3 = 1 - beta2
+    _x1 = 1 - beta1
+    exp_avg.lerp_(grad, _x1)
+    _x3 = 1 - beta2
     exp_avg_sq.mul_(beta2)
-    exp_avg_sq.addcmul_(grad, grad, value=x3)
-    exp_avg_sq.add_(c2 * unit_of_c * unit_of_c, alpha=x3)
-    v = exp_avg_sq.to(covariance.dtype)
-    safe_v = v.clamp_min(1.1754943508222875e-38)
-    root = safe_v.sqrt()
+    exp_avg_sq.addcmul_(grad, grad, value=_x3)
+    exp_avg_sq.add_(c2 * unit_of_c * unit_of_c, alpha=_x3)
+    second_now = exp_avg_sq.to(covariance.dtype)
+    safe_second = second_now.clamp_min(1.1754943508222875e-38)
+    root = safe_second.sqrt()
     gradient_now = grad.to(covariance.dtype)
     average = exp_avg.to(covariance.dtype)
-    ratio = old / safe_v
+    ratio = old / safe_second
     step_mean = gradient_now / root
     relative_unit = unit_of_c / root
     relative_c2 = c2 * relative_unit * relative_unit
     relative_c3 = c3 * relative_unit * relative_unit * relative_unit
     relative_c4 = c4 * relative_unit * relative_unit * relative_unit * relative_unit
-    x26 = m - 1
-    x33 = (
-        (root * (relative_c2 * step_mean * 2 + relative_c3) / x26).clamp_min(-1e18).clamp_max(1e18)
+    _x26 = microbatches - 1
+    _x33 = (
+        (root * (relative_c2 * step_mean * 2 + relative_c3) / _x26).clamp_min(-1e18).clamp_max(1e18)
     )
-    x34 = x1 * x3
+    _x34 = _x1 * _x3
     covariance.mul_(ratio * beta1 * beta2)
-    covariance.add_(x33, alpha=x34)
-    x51 = (
+    covariance.add_(_x33, alpha=_x34)
+    _x51 = (
         (
             -(
                 (
@@ -191,20 +191,20 @@ def step_delta(
                     - relative_c3 * step_mean * 4
                     - relative_c4
                 )
-                / x26
+                / _x26
             )
         )
         .clamp_min(-1e18)
         .clamp_max(1e18)
     )
-    x52 = x3**2
+    _x52 = _x3**2
     variance.mul_(ratio * ratio * beta2**2)
-    variance.add_(x51, alpha=x52)
-    x61 = 2.5 - ratio * beta2 * 2.5
-    x62 = x61 * x61
-    x63 = x62 * x62
+    variance.add_(_x51, alpha=_x52)
+    _x61 = 2.5 - ratio * beta2 * 2.5
+    _x62 = _x61 * _x61
+    _x63 = _x62 * _x62
     # withdrawn at the start and where one step dominates
-    trust = (x63 * x63 + 1).reciprocal() * (enough * warm)
+    trust = (_x63 * _x63 + 1).reciprocal() * (enough * warm)
     relative_cov_exp_avg_exp_avg_sq = covariance * trust / debias_numerator
     relative_var_exp_avg_sq = trust * variance
     root_debiased = root / debias_preconditioner**0.5
@@ -238,104 +238,104 @@ def step_delta_foreach(
     debias_preconditioner: float,
     warm: float,
     enough: float,
-    m: float,
+    microbatches: float,
     lr: float,
 ) -> None:
     old = [x.clone() for x in exp_avg_sq]
-    x1 = 1 - beta1
-    torch._foreach_lerp_(exp_avg, grad, x1)
-    x3 = 1 - beta2
+    _x1 = 1 - beta1
+    torch._foreach_lerp_(exp_avg, grad, _x1)
+    _x3 = 1 - beta2
     torch._foreach_mul_(exp_avg_sq, beta2)
-    torch._foreach_addcmul_(exp_avg_sq, grad, grad, value=x3)
-    x6 = torch._foreach_mul(c2, unit_of_c)
-    x7 = torch._foreach_mul(x6, unit_of_c)
-    torch._foreach_add_(exp_avg_sq, x7, alpha=x3)
-    v = [x.to(y.dtype) for x, y in zip(exp_avg_sq, covariance, strict=True)]
-    safe_v = torch._foreach_clamp_min(v, 1.1754943508222875e-38)
-    root = torch._foreach_sqrt(safe_v)
+    torch._foreach_addcmul_(exp_avg_sq, grad, grad, value=_x3)
+    _x6 = torch._foreach_mul(c2, unit_of_c)
+    _x7 = torch._foreach_mul(_x6, unit_of_c)
+    torch._foreach_add_(exp_avg_sq, _x7, alpha=_x3)
+    second_now = [x.to(y.dtype) for x, y in zip(exp_avg_sq, covariance, strict=True)]
+    safe_second = torch._foreach_clamp_min(second_now, 1.1754943508222875e-38)
+    root = torch._foreach_sqrt(safe_second)
     gradient_now = [x.to(y.dtype) for x, y in zip(grad, covariance, strict=True)]
     average = [x.to(y.dtype) for x, y in zip(exp_avg, covariance, strict=True)]
-    ratio = torch._foreach_div(old, safe_v)
+    ratio = torch._foreach_div(old, safe_second)
     step_mean = torch._foreach_div(gradient_now, root)
     relative_unit = torch._foreach_div(unit_of_c, root)
-    x17 = torch._foreach_mul(c2, relative_unit)
-    relative_c2 = torch._foreach_mul(x17, relative_unit)
-    x19 = torch._foreach_mul(c3, relative_unit)
-    x20 = torch._foreach_mul(x19, relative_unit)
-    relative_c3 = torch._foreach_mul(x20, relative_unit)
-    x22 = torch._foreach_mul(c4, relative_unit)
-    x23 = torch._foreach_mul(x22, relative_unit)
-    x24 = torch._foreach_mul(x23, relative_unit)
-    relative_c4 = torch._foreach_mul(x24, relative_unit)
-    x26 = m - 1
-    x27 = torch._foreach_mul(relative_c2, step_mean)
-    x28 = torch._foreach_mul(x27, 2)
-    x29 = torch._foreach_add(x28, relative_c3)
-    x30 = torch._foreach_mul(root, x29)
-    x31 = torch._foreach_div(x30, x26)
-    x32 = torch._foreach_clamp_min(x31, -1e18)
-    x33 = torch._foreach_clamp_max(x32, 1e18)
-    x34 = x1 * x3
-    x35 = torch._foreach_mul(ratio, beta1)
-    x36 = torch._foreach_mul(x35, beta2)
-    torch._foreach_mul_(covariance, x36)
-    torch._foreach_add_(covariance, x33, alpha=x34)
-    x39 = torch._foreach_mul(relative_c2, relative_c2)
-    x40 = torch._foreach_mul(step_mean, step_mean)
-    x41 = torch._foreach_mul(relative_c2, x40)
-    x42 = torch._foreach_mul(x41, 4)
-    x43 = torch._foreach_mul(relative_c3, step_mean)
-    x44 = torch._foreach_mul(x43, 4)
-    x45 = torch._foreach_sub(x39, x42)
-    x46 = torch._foreach_sub(x45, x44)
-    x47 = torch._foreach_sub(x46, relative_c4)
-    x48 = torch._foreach_div(x47, x26)
-    x49 = torch._foreach_neg(x48)
-    x50 = torch._foreach_clamp_min(x49, -1e18)
-    x51 = torch._foreach_clamp_max(x50, 1e18)
-    x52 = x3**2
-    x53 = beta2**2
-    x54 = torch._foreach_mul(ratio, ratio)
-    x55 = torch._foreach_mul(x54, x53)
-    torch._foreach_mul_(variance, x55)
-    torch._foreach_add_(variance, x51, alpha=x52)
-    x58 = torch._foreach_mul(ratio, beta2)
-    x59 = torch._foreach_mul(x58, 2.5)
-    x60 = torch._foreach_neg(x59)
-    x61 = torch._foreach_add(x60, 2.5)
-    x62 = torch._foreach_mul(x61, x61)
-    x63 = torch._foreach_mul(x62, x62)
-    x64 = torch._foreach_mul(x63, x63)
-    x65 = torch._foreach_add(x64, 1)
-    x66 = enough * warm
-    x67 = torch._foreach_reciprocal(x65)
+    _x17 = torch._foreach_mul(c2, relative_unit)
+    relative_c2 = torch._foreach_mul(_x17, relative_unit)
+    _x19 = torch._foreach_mul(c3, relative_unit)
+    _x20 = torch._foreach_mul(_x19, relative_unit)
+    relative_c3 = torch._foreach_mul(_x20, relative_unit)
+    _x22 = torch._foreach_mul(c4, relative_unit)
+    _x23 = torch._foreach_mul(_x22, relative_unit)
+    _x24 = torch._foreach_mul(_x23, relative_unit)
+    relative_c4 = torch._foreach_mul(_x24, relative_unit)
+    _x26 = microbatches - 1
+    _x27 = torch._foreach_mul(relative_c2, step_mean)
+    _x28 = torch._foreach_mul(_x27, 2)
+    _x29 = torch._foreach_add(_x28, relative_c3)
+    _x30 = torch._foreach_mul(root, _x29)
+    _x31 = torch._foreach_div(_x30, _x26)
+    _x32 = torch._foreach_clamp_min(_x31, -1e18)
+    _x33 = torch._foreach_clamp_max(_x32, 1e18)
+    _x34 = _x1 * _x3
+    _x35 = torch._foreach_mul(ratio, beta1)
+    _x36 = torch._foreach_mul(_x35, beta2)
+    torch._foreach_mul_(covariance, _x36)
+    torch._foreach_add_(covariance, _x33, alpha=_x34)
+    _x39 = torch._foreach_mul(relative_c2, relative_c2)
+    _x40 = torch._foreach_mul(step_mean, step_mean)
+    _x41 = torch._foreach_mul(relative_c2, _x40)
+    _x42 = torch._foreach_mul(_x41, 4)
+    _x43 = torch._foreach_mul(relative_c3, step_mean)
+    _x44 = torch._foreach_mul(_x43, 4)
+    _x45 = torch._foreach_sub(_x39, _x42)
+    _x46 = torch._foreach_sub(_x45, _x44)
+    _x47 = torch._foreach_sub(_x46, relative_c4)
+    _x48 = torch._foreach_div(_x47, _x26)
+    _x49 = torch._foreach_neg(_x48)
+    _x50 = torch._foreach_clamp_min(_x49, -1e18)
+    _x51 = torch._foreach_clamp_max(_x50, 1e18)
+    _x52 = _x3**2
+    _x53 = beta2**2
+    _x54 = torch._foreach_mul(ratio, ratio)
+    _x55 = torch._foreach_mul(_x54, _x53)
+    torch._foreach_mul_(variance, _x55)
+    torch._foreach_add_(variance, _x51, alpha=_x52)
+    _x58 = torch._foreach_mul(ratio, beta2)
+    _x59 = torch._foreach_mul(_x58, 2.5)
+    _x60 = torch._foreach_neg(_x59)
+    _x61 = torch._foreach_add(_x60, 2.5)
+    _x62 = torch._foreach_mul(_x61, _x61)
+    _x63 = torch._foreach_mul(_x62, _x62)
+    _x64 = torch._foreach_mul(_x63, _x63)
+    _x65 = torch._foreach_add(_x64, 1)
+    _x66 = enough * warm
+    _x67 = torch._foreach_reciprocal(_x65)
     # withdrawn at the start and where one step dominates
-    trust = torch._foreach_mul(x67, x66)
-    x69 = torch._foreach_mul(covariance, trust)
-    relative_cov_exp_avg_exp_avg_sq = torch._foreach_div(x69, debias_numerator)
+    trust = torch._foreach_mul(_x67, _x66)
+    _x69 = torch._foreach_mul(covariance, trust)
+    relative_cov_exp_avg_exp_avg_sq = torch._foreach_div(_x69, debias_numerator)
     relative_var_exp_avg_sq = torch._foreach_mul(trust, variance)
-    x72 = debias_preconditioner ** (0.5)
-    root_debiased = torch._foreach_div(root, x72)
+    _x72 = debias_preconditioner**0.5
+    root_debiased = torch._foreach_div(root, _x72)
     # what the plug-in update divides by
     denominator = torch._foreach_add(root_debiased, eps)
     # 1 where eps is negligible, 0 where it rules
     share = torch._foreach_div(root_debiased, denominator)
-    x76 = torch._foreach_mul(relative_cov_exp_avg_exp_avg_sq, share)
-    x77 = torch._foreach_mul(x76, debias_numerator)
-    x78 = torch._foreach_mul(x77, 0.5)
+    _x76 = torch._foreach_mul(relative_cov_exp_avg_exp_avg_sq, share)
+    _x77 = torch._foreach_mul(_x76, debias_numerator)
+    _x78 = torch._foreach_mul(_x77, 0.5)
     # coupling joins the numerator
-    numerator = torch._foreach_add(average, x78)
-    x80 = torch._foreach_mul(share, 2)
-    x81 = torch._foreach_add(x80, 1)
-    x82 = torch._foreach_mul(relative_var_exp_avg_sq, share)
-    x83 = torch._foreach_mul(x82, x81)
+    numerator = torch._foreach_add(average, _x78)
+    _x80 = torch._foreach_mul(share, 2)
+    _x81 = torch._foreach_add(_x80, 1)
+    _x82 = torch._foreach_mul(relative_var_exp_avg_sq, share)
+    _x83 = torch._foreach_mul(_x82, _x81)
     # inversion divides: positive, subtraction-free
-    inversion = torch._foreach_mul(x83, 0.125)
-    x85 = torch._foreach_add(inversion, 1)
-    x86 = torch._foreach_mul(denominator, x85)
-    x87 = lr / debias_numerator
-    x88 = -x87
-    torch._foreach_addcdiv_(param, numerator, x86, value=x88)
+    inversion = torch._foreach_mul(_x83, 0.125)
+    _x85 = torch._foreach_add(inversion, 1)
+    _x86 = torch._foreach_mul(denominator, _x85)
+    _x87 = lr / debias_numerator
+    _x88 = -_x87
+    torch._foreach_addcdiv_(param, numerator, _x86, value=_x88)
 
 
 def step_inversion(
@@ -357,35 +357,35 @@ def step_inversion(
     debias_preconditioner: float,
     warm: float,
     enough: float,
-    m: float,
+    microbatches: float,
     lr: float,
 ) -> None:
     old = exp_avg_sq.clone()
-    x1 = 1 - beta1
-    exp_avg.lerp_(grad, x1)
-    x3 = 1 - beta2
+    _x1 = 1 - beta1
+    exp_avg.lerp_(grad, _x1)
+    _x3 = 1 - beta2
     exp_avg_sq.mul_(beta2)
-    exp_avg_sq.addcmul_(grad, grad, value=x3)
-    exp_avg_sq.add_(c2 * unit_of_c * unit_of_c, alpha=x3)
-    v = exp_avg_sq.to(covariance.dtype)
-    safe_v = v.clamp_min(1.1754943508222875e-38)
-    root = safe_v.sqrt()
+    exp_avg_sq.addcmul_(grad, grad, value=_x3)
+    exp_avg_sq.add_(c2 * unit_of_c * unit_of_c, alpha=_x3)
+    second_now = exp_avg_sq.to(covariance.dtype)
+    safe_second = second_now.clamp_min(1.1754943508222875e-38)
+    root = safe_second.sqrt()
     gradient_now = grad.to(covariance.dtype)
     average = exp_avg.to(covariance.dtype)
-    ratio = old / safe_v
+    ratio = old / safe_second
     step_mean = gradient_now / root
     relative_unit = unit_of_c / root
     relative_c2 = c2 * relative_unit * relative_unit
     relative_c3 = c3 * relative_unit * relative_unit * relative_unit
     relative_c4 = c4 * relative_unit * relative_unit * relative_unit * relative_unit
-    x26 = m - 1
-    x33 = (
-        (root * (relative_c2 * step_mean * 2 + relative_c3) / x26).clamp_min(-1e18).clamp_max(1e18)
+    _x26 = microbatches - 1
+    _x33 = (
+        (root * (relative_c2 * step_mean * 2 + relative_c3) / _x26).clamp_min(-1e18).clamp_max(1e18)
     )
-    x34 = x1 * x3
+    _x34 = _x1 * _x3
     covariance.mul_(ratio * beta1 * beta2)
-    covariance.add_(x33, alpha=x34)
-    x51 = (
+    covariance.add_(_x33, alpha=_x34)
+    _x51 = (
         (
             -(
                 (
@@ -394,20 +394,20 @@ def step_inversion(
                     - relative_c3 * step_mean * 4
                     - relative_c4
                 )
-                / x26
+                / _x26
             )
         )
         .clamp_min(-1e18)
         .clamp_max(1e18)
     )
-    x52 = x3**2
+    _x52 = _x3**2
     variance.mul_(ratio * ratio * beta2**2)
-    variance.add_(x51, alpha=x52)
-    x61 = 2.5 - ratio * beta2 * 2.5
-    x62 = x61 * x61
-    x63 = x62 * x62
+    variance.add_(_x51, alpha=_x52)
+    _x61 = 2.5 - ratio * beta2 * 2.5
+    _x62 = _x61 * _x61
+    _x63 = _x62 * _x62
     # withdrawn at the start and where one step dominates
-    trust = (x63 * x63 + 1).reciprocal() * (enough * warm)
+    trust = (_x63 * _x63 + 1).reciprocal() * (enough * warm)
     relative_var_exp_avg_sq = trust * variance
     root_debiased = root / debias_preconditioner**0.5
     # what the plug-in update divides by
@@ -438,97 +438,97 @@ def step_inversion_foreach(
     debias_preconditioner: float,
     warm: float,
     enough: float,
-    m: float,
+    microbatches: float,
     lr: float,
 ) -> None:
     old = [x.clone() for x in exp_avg_sq]
-    x1 = 1 - beta1
-    torch._foreach_lerp_(exp_avg, grad, x1)
-    x3 = 1 - beta2
+    _x1 = 1 - beta1
+    torch._foreach_lerp_(exp_avg, grad, _x1)
+    _x3 = 1 - beta2
     torch._foreach_mul_(exp_avg_sq, beta2)
-    torch._foreach_addcmul_(exp_avg_sq, grad, grad, value=x3)
-    x6 = torch._foreach_mul(c2, unit_of_c)
-    x7 = torch._foreach_mul(x6, unit_of_c)
-    torch._foreach_add_(exp_avg_sq, x7, alpha=x3)
-    v = [x.to(y.dtype) for x, y in zip(exp_avg_sq, covariance, strict=True)]
-    safe_v = torch._foreach_clamp_min(v, 1.1754943508222875e-38)
-    root = torch._foreach_sqrt(safe_v)
+    torch._foreach_addcmul_(exp_avg_sq, grad, grad, value=_x3)
+    _x6 = torch._foreach_mul(c2, unit_of_c)
+    _x7 = torch._foreach_mul(_x6, unit_of_c)
+    torch._foreach_add_(exp_avg_sq, _x7, alpha=_x3)
+    second_now = [x.to(y.dtype) for x, y in zip(exp_avg_sq, covariance, strict=True)]
+    safe_second = torch._foreach_clamp_min(second_now, 1.1754943508222875e-38)
+    root = torch._foreach_sqrt(safe_second)
     gradient_now = [x.to(y.dtype) for x, y in zip(grad, covariance, strict=True)]
     average = [x.to(y.dtype) for x, y in zip(exp_avg, covariance, strict=True)]
-    ratio = torch._foreach_div(old, safe_v)
+    ratio = torch._foreach_div(old, safe_second)
     step_mean = torch._foreach_div(gradient_now, root)
     relative_unit = torch._foreach_div(unit_of_c, root)
-    x17 = torch._foreach_mul(c2, relative_unit)
-    relative_c2 = torch._foreach_mul(x17, relative_unit)
-    x19 = torch._foreach_mul(c3, relative_unit)
-    x20 = torch._foreach_mul(x19, relative_unit)
-    relative_c3 = torch._foreach_mul(x20, relative_unit)
-    x22 = torch._foreach_mul(c4, relative_unit)
-    x23 = torch._foreach_mul(x22, relative_unit)
-    x24 = torch._foreach_mul(x23, relative_unit)
-    relative_c4 = torch._foreach_mul(x24, relative_unit)
-    x26 = m - 1
-    x27 = torch._foreach_mul(relative_c2, step_mean)
-    x28 = torch._foreach_mul(x27, 2)
-    x29 = torch._foreach_add(x28, relative_c3)
-    x30 = torch._foreach_mul(root, x29)
-    x31 = torch._foreach_div(x30, x26)
-    x32 = torch._foreach_clamp_min(x31, -1e18)
-    x33 = torch._foreach_clamp_max(x32, 1e18)
-    x34 = x1 * x3
-    x35 = torch._foreach_mul(ratio, beta1)
-    x36 = torch._foreach_mul(x35, beta2)
-    torch._foreach_mul_(covariance, x36)
-    torch._foreach_add_(covariance, x33, alpha=x34)
-    x39 = torch._foreach_mul(relative_c2, relative_c2)
-    x40 = torch._foreach_mul(step_mean, step_mean)
-    x41 = torch._foreach_mul(relative_c2, x40)
-    x42 = torch._foreach_mul(x41, 4)
-    x43 = torch._foreach_mul(relative_c3, step_mean)
-    x44 = torch._foreach_mul(x43, 4)
-    x45 = torch._foreach_sub(x39, x42)
-    x46 = torch._foreach_sub(x45, x44)
-    x47 = torch._foreach_sub(x46, relative_c4)
-    x48 = torch._foreach_div(x47, x26)
-    x49 = torch._foreach_neg(x48)
-    x50 = torch._foreach_clamp_min(x49, -1e18)
-    x51 = torch._foreach_clamp_max(x50, 1e18)
-    x52 = x3**2
-    x53 = beta2**2
-    x54 = torch._foreach_mul(ratio, ratio)
-    x55 = torch._foreach_mul(x54, x53)
-    torch._foreach_mul_(variance, x55)
-    torch._foreach_add_(variance, x51, alpha=x52)
-    x58 = torch._foreach_mul(ratio, beta2)
-    x59 = torch._foreach_mul(x58, 2.5)
-    x60 = torch._foreach_neg(x59)
-    x61 = torch._foreach_add(x60, 2.5)
-    x62 = torch._foreach_mul(x61, x61)
-    x63 = torch._foreach_mul(x62, x62)
-    x64 = torch._foreach_mul(x63, x63)
-    x65 = torch._foreach_add(x64, 1)
-    x66 = enough * warm
-    x67 = torch._foreach_reciprocal(x65)
+    _x17 = torch._foreach_mul(c2, relative_unit)
+    relative_c2 = torch._foreach_mul(_x17, relative_unit)
+    _x19 = torch._foreach_mul(c3, relative_unit)
+    _x20 = torch._foreach_mul(_x19, relative_unit)
+    relative_c3 = torch._foreach_mul(_x20, relative_unit)
+    _x22 = torch._foreach_mul(c4, relative_unit)
+    _x23 = torch._foreach_mul(_x22, relative_unit)
+    _x24 = torch._foreach_mul(_x23, relative_unit)
+    relative_c4 = torch._foreach_mul(_x24, relative_unit)
+    _x26 = microbatches - 1
+    _x27 = torch._foreach_mul(relative_c2, step_mean)
+    _x28 = torch._foreach_mul(_x27, 2)
+    _x29 = torch._foreach_add(_x28, relative_c3)
+    _x30 = torch._foreach_mul(root, _x29)
+    _x31 = torch._foreach_div(_x30, _x26)
+    _x32 = torch._foreach_clamp_min(_x31, -1e18)
+    _x33 = torch._foreach_clamp_max(_x32, 1e18)
+    _x34 = _x1 * _x3
+    _x35 = torch._foreach_mul(ratio, beta1)
+    _x36 = torch._foreach_mul(_x35, beta2)
+    torch._foreach_mul_(covariance, _x36)
+    torch._foreach_add_(covariance, _x33, alpha=_x34)
+    _x39 = torch._foreach_mul(relative_c2, relative_c2)
+    _x40 = torch._foreach_mul(step_mean, step_mean)
+    _x41 = torch._foreach_mul(relative_c2, _x40)
+    _x42 = torch._foreach_mul(_x41, 4)
+    _x43 = torch._foreach_mul(relative_c3, step_mean)
+    _x44 = torch._foreach_mul(_x43, 4)
+    _x45 = torch._foreach_sub(_x39, _x42)
+    _x46 = torch._foreach_sub(_x45, _x44)
+    _x47 = torch._foreach_sub(_x46, relative_c4)
+    _x48 = torch._foreach_div(_x47, _x26)
+    _x49 = torch._foreach_neg(_x48)
+    _x50 = torch._foreach_clamp_min(_x49, -1e18)
+    _x51 = torch._foreach_clamp_max(_x50, 1e18)
+    _x52 = _x3**2
+    _x53 = beta2**2
+    _x54 = torch._foreach_mul(ratio, ratio)
+    _x55 = torch._foreach_mul(_x54, _x53)
+    torch._foreach_mul_(variance, _x55)
+    torch._foreach_add_(variance, _x51, alpha=_x52)
+    _x58 = torch._foreach_mul(ratio, beta2)
+    _x59 = torch._foreach_mul(_x58, 2.5)
+    _x60 = torch._foreach_neg(_x59)
+    _x61 = torch._foreach_add(_x60, 2.5)
+    _x62 = torch._foreach_mul(_x61, _x61)
+    _x63 = torch._foreach_mul(_x62, _x62)
+    _x64 = torch._foreach_mul(_x63, _x63)
+    _x65 = torch._foreach_add(_x64, 1)
+    _x66 = enough * warm
+    _x67 = torch._foreach_reciprocal(_x65)
     # withdrawn at the start and where one step dominates
-    trust = torch._foreach_mul(x67, x66)
+    trust = torch._foreach_mul(_x67, _x66)
     relative_var_exp_avg_sq = torch._foreach_mul(trust, variance)
-    x70 = debias_preconditioner ** (0.5)
-    root_debiased = torch._foreach_div(root, x70)
+    _x70 = debias_preconditioner**0.5
+    root_debiased = torch._foreach_div(root, _x70)
     # what the plug-in update divides by
     denominator = torch._foreach_add(root_debiased, eps)
     # 1 where eps is negligible, 0 where it rules
     share = torch._foreach_div(root_debiased, denominator)
-    x74 = torch._foreach_mul(share, 2)
-    x75 = torch._foreach_add(x74, 1)
-    x76 = torch._foreach_mul(relative_var_exp_avg_sq, share)
-    x77 = torch._foreach_mul(x76, x75)
+    _x74 = torch._foreach_mul(share, 2)
+    _x75 = torch._foreach_add(_x74, 1)
+    _x76 = torch._foreach_mul(relative_var_exp_avg_sq, share)
+    _x77 = torch._foreach_mul(_x76, _x75)
     # inversion divides: positive, subtraction-free
-    inversion = torch._foreach_mul(x77, 0.125)
-    x79 = torch._foreach_add(inversion, 1)
-    x80 = torch._foreach_mul(denominator, x79)
-    x81 = lr / debias_numerator
-    x82 = -x81
-    torch._foreach_addcdiv_(param, average, x80, value=x82)
+    inversion = torch._foreach_mul(_x77, 0.125)
+    _x79 = torch._foreach_add(inversion, 1)
+    _x80 = torch._foreach_mul(denominator, _x79)
+    _x81 = lr / debias_numerator
+    _x82 = -_x81
+    torch._foreach_addcdiv_(param, average, _x80, value=_x82)
 
 
 def scalars_plug_in(t: float, beta1: float, beta2: float) -> dict[str, float]:
@@ -538,12 +538,12 @@ def scalars_plug_in(t: float, beta1: float, beta2: float) -> dict[str, float]:
     return {"debias_numerator": debias_numerator, "debias_preconditioner": debias_preconditioner}
 
 
-def scalars_delta(t: float, beta1: float, beta2: float, m: float) -> dict[str, float]:
+def scalars_delta(t: float, beta1: float, beta2: float, microbatches: float) -> dict[str, float]:
     """Scalars of the step count t, for the step of the same name."""
     debias_numerator = 1 - beta1**t
     debias_preconditioner = 1 - beta2**t
     warm = (1 - beta2 ** (t - 1)) ** 8 / debias_preconditioner**8
-    enough = 1 - 8 / m**3
+    enough = 1 - 8 / microbatches**3
     return {
         "debias_numerator": debias_numerator,
         "debias_preconditioner": debias_preconditioner,
@@ -552,12 +552,14 @@ def scalars_delta(t: float, beta1: float, beta2: float, m: float) -> dict[str, f
     }
 
 
-def scalars_inversion(t: float, beta1: float, beta2: float, m: float) -> dict[str, float]:
+def scalars_inversion(
+    t: float, beta1: float, beta2: float, microbatches: float
+) -> dict[str, float]:
     """Scalars of the step count t, for the step of the same name."""
     debias_numerator = 1 - beta1**t
     debias_preconditioner = 1 - beta2**t
     warm = (1 - beta2 ** (t - 1)) ** 8 / debias_preconditioner**8
-    enough = 1 - 8 / m**3
+    enough = 1 - 8 / microbatches**3
     return {
         "debias_numerator": debias_numerator,
         "debias_preconditioner": debias_preconditioner,
@@ -579,9 +581,9 @@ def meter_delta(
     warm: float,
     enough: float,
 ) -> tuple[Tensor, Tensor]:
-    v = exp_avg_sq.to(covariance.dtype)
-    safe_v = v.clamp_min(1.1754943508222875e-38)
-    root = safe_v.sqrt()
+    second_now = exp_avg_sq.to(covariance.dtype)
+    safe_second = second_now.clamp_min(1.1754943508222875e-38)
+    root = safe_second.sqrt()
     average = exp_avg.to(covariance.dtype)
     # withdrawn at the start and where one step dominates
     trust = enough * warm / ((2.5 - beta2 * 2.5) ** 8 + 1)

@@ -45,6 +45,6 @@ def corrected_update_foreach(
     numerator = torch._foreach_add(g, relative_cov_g_h)
     # inversion divides: positive, subtraction-free
     inversion = relative_var_h
-    x3 = torch._foreach_add(inversion, 1)
-    x4 = torch._foreach_mul(denominator, x3)
-    return torch._foreach_div(numerator, x4)
+    _x3 = torch._foreach_add(inversion, 1)
+    _x4 = torch._foreach_mul(denominator, _x3)
+    return torch._foreach_div(numerator, _x4)

@@ -19,8 +19,8 @@ def plug_in_update(g: Tensor, v: Tensor) -> Tensor:
 
 def plug_in_update_foreach(g: list[Tensor], v: list[Tensor]) -> list[Tensor]:
     """The update as it is."""
-    x0 = torch._foreach_sqrt(v)
-    return torch._foreach_div(g, x0)
+    _x0 = torch._foreach_sqrt(v)
+    return torch._foreach_div(g, _x0)
 
 
 def corrected_update(
@@ -42,11 +42,11 @@ def corrected_update_foreach(
     """The update less its leading bias. Moments are those of the states, relative."""
     # what the plug-in update divides by
     denominator = torch._foreach_sqrt(v)
-    x1 = torch._foreach_mul(relative_cov_g_v, 0.5)
+    _x1 = torch._foreach_mul(relative_cov_g_v, 0.5)
     # coupling joins the numerator
-    numerator = torch._foreach_add(g, x1)
+    numerator = torch._foreach_add(g, _x1)
     # inversion divides: positive, subtraction-free
     inversion = torch._foreach_mul(relative_var_v, 0.375)
-    x4 = torch._foreach_add(inversion, 1)
-    x5 = torch._foreach_mul(denominator, x4)
-    return torch._foreach_div(numerator, x5)
+    _x4 = torch._foreach_add(inversion, 1)
+    _x5 = torch._foreach_mul(denominator, _x4)
+    return torch._foreach_div(numerator, _x5)

@@ -21,9 +21,9 @@ def plug_in_update_foreach(
     gradient: list[Tensor], square_avg: list[Tensor], *, eps: float
 ) -> list[Tensor]:
     """The update as it is."""
-    x0 = torch._foreach_sqrt(square_avg)
-    x1 = torch._foreach_add(x0, eps)
-    return torch._foreach_div(gradient, x1)
+    _x0 = torch._foreach_sqrt(square_avg)
+    _x1 = torch._foreach_add(_x0, eps)
+    return torch._foreach_div(gradient, _x1)
 
 
 def corrected_update(
@@ -35,11 +35,11 @@ def corrected_update(
     eps: float,
 ) -> Tensor:
     """The update less its leading bias. Moments are those of the states, relative."""
-    x0 = square_avg.sqrt()
+    _x0 = square_avg.sqrt()
     # what the plug-in update divides by
-    denominator = x0 + eps
+    denominator = _x0 + eps
     # 1 where eps is negligible, 0 where it rules
-    share = x0 / denominator
+    share = _x0 / denominator
     # coupling joins the numerator
     numerator = gradient + relative_cov_gradient_square_avg * share * 0.5
     # inversion divides: positive, subtraction-free
@@ -56,32 +56,32 @@ def corrected_update_foreach(
     eps: float,
 ) -> list[Tensor]:
     """The update less its leading bias. Moments are those of the states, relative."""
-    x0 = torch._foreach_sqrt(square_avg)
+    _x0 = torch._foreach_sqrt(square_avg)
     # what the plug-in update divides by
-    denominator = torch._foreach_add(x0, eps)
+    denominator = torch._foreach_add(_x0, eps)
     # 1 where eps is negligible, 0 where it rules
-    share = torch._foreach_div(x0, denominator)
-    x3 = torch._foreach_mul(relative_cov_gradient_square_avg, share)
-    x4 = torch._foreach_mul(x3, 0.5)
+    share = torch._foreach_div(_x0, denominator)
+    _x3 = torch._foreach_mul(relative_cov_gradient_square_avg, share)
+    _x4 = torch._foreach_mul(_x3, 0.5)
     # coupling joins the numerator
-    numerator = torch._foreach_add(gradient, x4)
-    x6 = torch._foreach_mul(share, 2)
-    x7 = torch._foreach_add(x6, 1)
-    x8 = torch._foreach_mul(relative_var_square_avg, share)
-    x9 = torch._foreach_mul(x8, x7)
+    numerator = torch._foreach_add(gradient, _x4)
+    _x6 = torch._foreach_mul(share, 2)
+    _x7 = torch._foreach_add(_x6, 1)
+    _x8 = torch._foreach_mul(relative_var_square_avg, share)
+    _x9 = torch._foreach_mul(_x8, _x7)
     # inversion divides: positive, subtraction-free
-    inversion = torch._foreach_mul(x9, 0.125)
-    x11 = torch._foreach_add(inversion, 1)
-    x12 = torch._foreach_mul(denominator, x11)
-    return torch._foreach_div(numerator, x12)
+    inversion = torch._foreach_mul(_x9, 0.125)
+    _x11 = torch._foreach_add(inversion, 1)
+    _x12 = torch._foreach_mul(denominator, _x11)
+    return torch._foreach_div(numerator, _x12)
 
 
 def step_plug_in(
     param: Tensor, grad: Tensor, square_avg: Tensor, *, eps: float, alpha: float, lr: float
 ) -> None:
-    x0 = 1 - alpha
+    _x0 = 1 - alpha
     square_avg.mul_(alpha)
-    square_avg.addcmul_(grad, grad, value=x0)
+    square_avg.addcmul_(grad, grad, value=_x0)
     # what the plug-in update divides by
     denominator = square_avg.sqrt() + eps
     param.addcdiv_(grad, denominator, value=-lr)
@@ -96,14 +96,14 @@ def step_plug_in_foreach(
     alpha: float,
     lr: float,
 ) -> None:
-    x0 = 1 - alpha
+    _x0 = 1 - alpha
     torch._foreach_mul_(square_avg, alpha)
-    torch._foreach_addcmul_(square_avg, grad, grad, value=x0)
-    x3 = torch._foreach_sqrt(square_avg)
+    torch._foreach_addcmul_(square_avg, grad, grad, value=_x0)
+    _x3 = torch._foreach_sqrt(square_avg)
     # what the plug-in update divides by
-    denominator = torch._foreach_add(x3, eps)
-    x5 = -lr
-    torch._foreach_addcdiv_(param, grad, denominator, value=x5)
+    denominator = torch._foreach_add(_x3, eps)
+    _x5 = -lr
+    torch._foreach_addcdiv_(param, grad, denominator, value=_x5)
 
 
 def step_delta(
@@ -124,48 +124,48 @@ def step_delta(
     overlap: float,
     spread: float,
     warm: float,
-    m: float,
+    microbatches: float,
     lr: float,
 ) -> None:
     old = square_avg.clone()
-    x1 = 1 - alpha
+    _x1 = 1 - alpha
     square_avg.mul_(alpha)
-    square_avg.addcmul_(grad, grad, value=x1)
-    v = square_avg.to(noise.dtype)
-    safe_v = v.clamp_min(1.1754943508222875e-38)
-    root = safe_v.sqrt()
+    square_avg.addcmul_(grad, grad, value=_x1)
+    second_now = square_avg.to(noise.dtype)
+    safe_second = second_now.clamp_min(1.1754943508222875e-38)
+    root = safe_second.sqrt()
     gradient_now = grad.to(noise.dtype)
     average = gradient_now
-    ratio = old / safe_v
+    ratio = old / safe_second
     step_mean = gradient_now / root
     relative_unit = unit_of_c / root
     relative_c2 = c2 * relative_unit * relative_unit
     relative_c3 = c3 * relative_unit * relative_unit * relative_unit
-    x17 = m - 1
-    x20 = (relative_c2 / x17).clamp_min(-1e18).clamp_max(1e18)
+    _x17 = microbatches - 1
+    _x20 = (relative_c2 / _x17).clamp_min(-1e18).clamp_max(1e18)
     noise.mul_(ratio * alpha)
-    noise.add_(x20, alpha=x1)
-    x26 = x17 * max(1, m - 2)
-    x29 = (relative_c3 / x26).clamp_min(-1e18).clamp_max(1e18)
+    noise.add_(_x20, alpha=_x1)
+    _x26 = _x17 * max(1, microbatches - 2)
+    _x29 = (relative_c3 / _x26).clamp_min(-1e18).clamp_max(1e18)
     third.mul_(ratio * ratio.sqrt() * alpha)
-    third.add_(x29, alpha=x1)
-    x38 = (relative_c3 * step_mean / x26).clamp_min(-1e18).clamp_max(1e18)
+    third.add_(_x29, alpha=_x1)
+    _x38 = (relative_c3 * step_mean / _x26).clamp_min(-1e18).clamp_max(1e18)
     third_mean.mul_(ratio * ratio * alpha)
-    third_mean.add_(x38, alpha=x1)
+    third_mean.add_(_x38, alpha=_x1)
     root_mean_square = root / unit**0.5
     # q, at most everything is noise
     noise_share = (noise * unit / remembered).clamp_max(1)
     # mean gradient over its root mean square
     signal = average / root_mean_square
-    x49 = unit**1.5
+    _x49 = unit**1.5
     # 4 μ κ₃ + κ₄, relative
     skew_variance = (
-        (signal * third * x49 * 3 / remembered + third_mean * unit**2 / remembered)
+        (signal * third * _x49 * 3 / remembered + third_mean * unit**2 / remembered)
         .clamp_max(4)
         .clamp_min(-4)
     )
     # κ₃ over the cube of the root
-    skewness = (third * x49 / remembered).clamp_max(1).clamp_min(-1)
+    skewness = (third * _x49 / remembered).clamp_max(1).clamp_min(-1)
     relative_cov_gradient_square_avg = (
         (average * noise_share * 2 + skewness * root_mean_square) * overlap * warm
     )
@@ -201,109 +201,109 @@ def step_delta_foreach(
     overlap: float,
     spread: float,
     warm: float,
-    m: float,
+    microbatches: float,
     lr: float,
 ) -> None:
     old = [x.clone() for x in square_avg]
-    x1 = 1 - alpha
+    _x1 = 1 - alpha
     torch._foreach_mul_(square_avg, alpha)
-    torch._foreach_addcmul_(square_avg, grad, grad, value=x1)
-    v = [x.to(y.dtype) for x, y in zip(square_avg, noise, strict=True)]
-    safe_v = torch._foreach_clamp_min(v, 1.1754943508222875e-38)
-    root = torch._foreach_sqrt(safe_v)
+    torch._foreach_addcmul_(square_avg, grad, grad, value=_x1)
+    second_now = [x.to(y.dtype) for x, y in zip(square_avg, noise, strict=True)]
+    safe_second = torch._foreach_clamp_min(second_now, 1.1754943508222875e-38)
+    root = torch._foreach_sqrt(safe_second)
     gradient_now = [x.to(y.dtype) for x, y in zip(grad, noise, strict=True)]
     average = gradient_now
-    ratio = torch._foreach_div(old, safe_v)
+    ratio = torch._foreach_div(old, safe_second)
     step_mean = torch._foreach_div(gradient_now, root)
     relative_unit = torch._foreach_div(unit_of_c, root)
-    x12 = torch._foreach_mul(c2, relative_unit)
-    relative_c2 = torch._foreach_mul(x12, relative_unit)
-    x14 = torch._foreach_mul(c3, relative_unit)
-    x15 = torch._foreach_mul(x14, relative_unit)
-    relative_c3 = torch._foreach_mul(x15, relative_unit)
-    x17 = m - 1
-    x18 = torch._foreach_div(relative_c2, x17)
-    x19 = torch._foreach_clamp_min(x18, -1e18)
-    x20 = torch._foreach_clamp_max(x19, 1e18)
-    x21 = torch._foreach_mul(ratio, alpha)
-    torch._foreach_mul_(noise, x21)
-    torch._foreach_add_(noise, x20, alpha=x1)
-    x24 = m - 2
-    x25 = max(1, x24)
-    x26 = x17 * x25
-    x27 = torch._foreach_div(relative_c3, x26)
-    x28 = torch._foreach_clamp_min(x27, -1e18)
-    x29 = torch._foreach_clamp_max(x28, 1e18)
-    x30 = torch._foreach_sqrt(ratio)
-    x31 = torch._foreach_mul(ratio, x30)
-    x32 = torch._foreach_mul(x31, alpha)
-    torch._foreach_mul_(third, x32)
-    torch._foreach_add_(third, x29, alpha=x1)
-    x35 = torch._foreach_mul(relative_c3, step_mean)
-    x36 = torch._foreach_div(x35, x26)
-    x37 = torch._foreach_clamp_min(x36, -1e18)
-    x38 = torch._foreach_clamp_max(x37, 1e18)
-    x39 = torch._foreach_mul(ratio, ratio)
-    x40 = torch._foreach_mul(x39, alpha)
-    torch._foreach_mul_(third_mean, x40)
-    torch._foreach_add_(third_mean, x38, alpha=x1)
-    x43 = unit ** (0.5)
-    root_mean_square = torch._foreach_div(root, x43)
-    x45 = torch._foreach_mul(noise, unit)
-    x46 = torch._foreach_div(x45, remembered)
+    _x12 = torch._foreach_mul(c2, relative_unit)
+    relative_c2 = torch._foreach_mul(_x12, relative_unit)
+    _x14 = torch._foreach_mul(c3, relative_unit)
+    _x15 = torch._foreach_mul(_x14, relative_unit)
+    relative_c3 = torch._foreach_mul(_x15, relative_unit)
+    _x17 = microbatches - 1
+    _x18 = torch._foreach_div(relative_c2, _x17)
+    _x19 = torch._foreach_clamp_min(_x18, -1e18)
+    _x20 = torch._foreach_clamp_max(_x19, 1e18)
+    _x21 = torch._foreach_mul(ratio, alpha)
+    torch._foreach_mul_(noise, _x21)
+    torch._foreach_add_(noise, _x20, alpha=_x1)
+    _x24 = microbatches - 2
+    _x25 = max(1, _x24)
+    _x26 = _x17 * _x25
+    _x27 = torch._foreach_div(relative_c3, _x26)
+    _x28 = torch._foreach_clamp_min(_x27, -1e18)
+    _x29 = torch._foreach_clamp_max(_x28, 1e18)
+    _x30 = torch._foreach_sqrt(ratio)
+    _x31 = torch._foreach_mul(ratio, _x30)
+    _x32 = torch._foreach_mul(_x31, alpha)
+    torch._foreach_mul_(third, _x32)
+    torch._foreach_add_(third, _x29, alpha=_x1)
+    _x35 = torch._foreach_mul(relative_c3, step_mean)
+    _x36 = torch._foreach_div(_x35, _x26)
+    _x37 = torch._foreach_clamp_min(_x36, -1e18)
+    _x38 = torch._foreach_clamp_max(_x37, 1e18)
+    _x39 = torch._foreach_mul(ratio, ratio)
+    _x40 = torch._foreach_mul(_x39, alpha)
+    torch._foreach_mul_(third_mean, _x40)
+    torch._foreach_add_(third_mean, _x38, alpha=_x1)
+    _x43 = unit**0.5
+    root_mean_square = torch._foreach_div(root, _x43)
+    _x45 = torch._foreach_mul(noise, unit)
+    _x46 = torch._foreach_div(_x45, remembered)
     # q, at most everything is noise
-    noise_share = torch._foreach_clamp_max(x46, 1)
+    noise_share = torch._foreach_clamp_max(_x46, 1)
     # mean gradient over its root mean square
     signal = torch._foreach_div(average, root_mean_square)
-    x49 = unit ** (1.5)
-    x50 = torch._foreach_mul(signal, third)
-    x51 = torch._foreach_mul(x50, x49)
-    x52 = torch._foreach_mul(x51, 3)
-    x53 = torch._foreach_div(x52, remembered)
-    x54 = unit**2
-    x55 = torch._foreach_mul(third_mean, x54)
-    x56 = torch._foreach_div(x55, remembered)
-    x57 = torch._foreach_add(x53, x56)
-    x58 = torch._foreach_clamp_max(x57, 4)
+    _x49 = unit**1.5
+    _x50 = torch._foreach_mul(signal, third)
+    _x51 = torch._foreach_mul(_x50, _x49)
+    _x52 = torch._foreach_mul(_x51, 3)
+    _x53 = torch._foreach_div(_x52, remembered)
+    _x54 = unit**2
+    _x55 = torch._foreach_mul(third_mean, _x54)
+    _x56 = torch._foreach_div(_x55, remembered)
+    _x57 = torch._foreach_add(_x53, _x56)
+    _x58 = torch._foreach_clamp_max(_x57, 4)
     # 4 μ κ₃ + κ₄, relative
-    skew_variance = torch._foreach_clamp_min(x58, -4)
-    x60 = torch._foreach_mul(third, x49)
-    x61 = torch._foreach_div(x60, remembered)
-    x62 = torch._foreach_clamp_max(x61, 1)
+    skew_variance = torch._foreach_clamp_min(_x58, -4)
+    _x60 = torch._foreach_mul(third, _x49)
+    _x61 = torch._foreach_div(_x60, remembered)
+    _x62 = torch._foreach_clamp_max(_x61, 1)
     # κ₃ over the cube of the root
-    skewness = torch._foreach_clamp_min(x62, -1)
-    x64 = torch._foreach_mul(average, noise_share)
-    x65 = torch._foreach_mul(x64, 2)
-    x66 = torch._foreach_mul(skewness, root_mean_square)
-    x67 = torch._foreach_add(x65, x66)
-    x68 = torch._foreach_mul(x67, overlap)
-    relative_cov_gradient_square_avg = torch._foreach_mul(x68, warm)
-    x70 = torch._foreach_mul(noise_share, 2)
-    x71 = torch._foreach_neg(x70)
-    x72 = torch._foreach_add(x71, 4)
-    x73 = torch._foreach_mul(noise_share, x72)
-    x74 = torch._foreach_add(x73, skew_variance)
-    x75 = torch._foreach_clamp_min(x74, 0)
-    x76 = torch._foreach_mul(x75, spread)
-    relative_var_square_avg = torch._foreach_mul(x76, warm)
+    skewness = torch._foreach_clamp_min(_x62, -1)
+    _x64 = torch._foreach_mul(average, noise_share)
+    _x65 = torch._foreach_mul(_x64, 2)
+    _x66 = torch._foreach_mul(skewness, root_mean_square)
+    _x67 = torch._foreach_add(_x65, _x66)
+    _x68 = torch._foreach_mul(_x67, overlap)
+    relative_cov_gradient_square_avg = torch._foreach_mul(_x68, warm)
+    _x70 = torch._foreach_mul(noise_share, 2)
+    _x71 = torch._foreach_neg(_x70)
+    _x72 = torch._foreach_add(_x71, 4)
+    _x73 = torch._foreach_mul(noise_share, _x72)
+    _x74 = torch._foreach_add(_x73, skew_variance)
+    _x75 = torch._foreach_clamp_min(_x74, 0)
+    _x76 = torch._foreach_mul(_x75, spread)
+    relative_var_square_avg = torch._foreach_mul(_x76, warm)
     # what the plug-in update divides by
     denominator = torch._foreach_add(root, eps)
     # 1 where eps is negligible, 0 where it rules
     share = torch._foreach_div(root, denominator)
-    x80 = torch._foreach_mul(relative_cov_gradient_square_avg, share)
-    x81 = torch._foreach_mul(x80, 0.5)
+    _x80 = torch._foreach_mul(relative_cov_gradient_square_avg, share)
+    _x81 = torch._foreach_mul(_x80, 0.5)
     # coupling joins the numerator
-    numerator = torch._foreach_add(average, x81)
-    x83 = torch._foreach_mul(share, 2)
-    x84 = torch._foreach_add(x83, 1)
-    x85 = torch._foreach_mul(relative_var_square_avg, share)
-    x86 = torch._foreach_mul(x85, x84)
+    numerator = torch._foreach_add(average, _x81)
+    _x83 = torch._foreach_mul(share, 2)
+    _x84 = torch._foreach_add(_x83, 1)
+    _x85 = torch._foreach_mul(relative_var_square_avg, share)
+    _x86 = torch._foreach_mul(_x85, _x84)
     # inversion divides: positive, subtraction-free
-    inversion = torch._foreach_mul(x86, 0.125)
-    x88 = torch._foreach_add(inversion, 1)
-    x89 = torch._foreach_mul(denominator, x88)
-    x90 = -lr
-    torch._foreach_addcdiv_(param, numerator, x89, value=x90)
+    inversion = torch._foreach_mul(_x86, 0.125)
+    _x88 = torch._foreach_add(inversion, 1)
+    _x89 = torch._foreach_mul(denominator, _x88)
+    _x90 = -lr
+    torch._foreach_addcdiv_(param, numerator, _x89, value=_x90)
 
 
 def step_inversion(
@@ -323,34 +323,34 @@ def step_inversion(
     remembered: float,
     spread: float,
     warm: float,
-    m: float,
+    microbatches: float,
     lr: float,
 ) -> None:
     old = square_avg.clone()
-    x1 = 1 - alpha
+    _x1 = 1 - alpha
     square_avg.mul_(alpha)
-    square_avg.addcmul_(grad, grad, value=x1)
-    v = square_avg.to(noise.dtype)
-    safe_v = v.clamp_min(1.1754943508222875e-38)
-    root = safe_v.sqrt()
+    square_avg.addcmul_(grad, grad, value=_x1)
+    second_now = square_avg.to(noise.dtype)
+    safe_second = second_now.clamp_min(1.1754943508222875e-38)
+    root = safe_second.sqrt()
     gradient_now = grad.to(noise.dtype)
     average = gradient_now
-    ratio = old / safe_v
+    ratio = old / safe_second
     step_mean = gradient_now / root
     relative_unit = unit_of_c / root
     relative_c2 = c2 * relative_unit * relative_unit
     relative_c3 = c3 * relative_unit * relative_unit * relative_unit
-    x17 = m - 1
-    x20 = (relative_c2 / x17).clamp_min(-1e18).clamp_max(1e18)
+    _x17 = microbatches - 1
+    _x20 = (relative_c2 / _x17).clamp_min(-1e18).clamp_max(1e18)
     noise.mul_(ratio * alpha)
-    noise.add_(x20, alpha=x1)
-    x26 = x17 * max(1, m - 2)
-    x29 = (relative_c3 / x26).clamp_min(-1e18).clamp_max(1e18)
+    noise.add_(_x20, alpha=_x1)
+    _x26 = _x17 * max(1, microbatches - 2)
+    _x29 = (relative_c3 / _x26).clamp_min(-1e18).clamp_max(1e18)
     third.mul_(ratio * ratio.sqrt() * alpha)
-    third.add_(x29, alpha=x1)
-    x38 = (relative_c3 * step_mean / x26).clamp_min(-1e18).clamp_max(1e18)
+    third.add_(_x29, alpha=_x1)
+    _x38 = (relative_c3 * step_mean / _x26).clamp_min(-1e18).clamp_max(1e18)
     third_mean.mul_(ratio * ratio * alpha)
-    third_mean.add_(x38, alpha=x1)
+    third_mean.add_(_x38, alpha=_x1)
     root_mean_square = root / unit**0.5
     # q, at most everything is noise
     noise_share = (noise * unit / remembered).clamp_max(1)
@@ -391,94 +391,94 @@ def step_inversion_foreach(
     remembered: float,
     spread: float,
     warm: float,
-    m: float,
+    microbatches: float,
     lr: float,
 ) -> None:
     old = [x.clone() for x in square_avg]
-    x1 = 1 - alpha
+    _x1 = 1 - alpha
     torch._foreach_mul_(square_avg, alpha)
-    torch._foreach_addcmul_(square_avg, grad, grad, value=x1)
-    v = [x.to(y.dtype) for x, y in zip(square_avg, noise, strict=True)]
-    safe_v = torch._foreach_clamp_min(v, 1.1754943508222875e-38)
-    root = torch._foreach_sqrt(safe_v)
+    torch._foreach_addcmul_(square_avg, grad, grad, value=_x1)
+    second_now = [x.to(y.dtype) for x, y in zip(square_avg, noise, strict=True)]
+    safe_second = torch._foreach_clamp_min(second_now, 1.1754943508222875e-38)
+    root = torch._foreach_sqrt(safe_second)
     gradient_now = [x.to(y.dtype) for x, y in zip(grad, noise, strict=True)]
     average = gradient_now
-    ratio = torch._foreach_div(old, safe_v)
+    ratio = torch._foreach_div(old, safe_second)
     step_mean = torch._foreach_div(gradient_now, root)
     relative_unit = torch._foreach_div(unit_of_c, root)
-    x12 = torch._foreach_mul(c2, relative_unit)
-    relative_c2 = torch._foreach_mul(x12, relative_unit)
-    x14 = torch._foreach_mul(c3, relative_unit)
-    x15 = torch._foreach_mul(x14, relative_unit)
-    relative_c3 = torch._foreach_mul(x15, relative_unit)
-    x17 = m - 1
-    x18 = torch._foreach_div(relative_c2, x17)
-    x19 = torch._foreach_clamp_min(x18, -1e18)
-    x20 = torch._foreach_clamp_max(x19, 1e18)
-    x21 = torch._foreach_mul(ratio, alpha)
-    torch._foreach_mul_(noise, x21)
-    torch._foreach_add_(noise, x20, alpha=x1)
-    x24 = m - 2
-    x25 = max(1, x24)
-    x26 = x17 * x25
-    x27 = torch._foreach_div(relative_c3, x26)
-    x28 = torch._foreach_clamp_min(x27, -1e18)
-    x29 = torch._foreach_clamp_max(x28, 1e18)
-    x30 = torch._foreach_sqrt(ratio)
-    x31 = torch._foreach_mul(ratio, x30)
-    x32 = torch._foreach_mul(x31, alpha)
-    torch._foreach_mul_(third, x32)
-    torch._foreach_add_(third, x29, alpha=x1)
-    x35 = torch._foreach_mul(relative_c3, step_mean)
-    x36 = torch._foreach_div(x35, x26)
-    x37 = torch._foreach_clamp_min(x36, -1e18)
-    x38 = torch._foreach_clamp_max(x37, 1e18)
-    x39 = torch._foreach_mul(ratio, ratio)
-    x40 = torch._foreach_mul(x39, alpha)
-    torch._foreach_mul_(third_mean, x40)
-    torch._foreach_add_(third_mean, x38, alpha=x1)
-    x43 = unit ** (0.5)
-    root_mean_square = torch._foreach_div(root, x43)
-    x45 = torch._foreach_mul(noise, unit)
-    x46 = torch._foreach_div(x45, remembered)
+    _x12 = torch._foreach_mul(c2, relative_unit)
+    relative_c2 = torch._foreach_mul(_x12, relative_unit)
+    _x14 = torch._foreach_mul(c3, relative_unit)
+    _x15 = torch._foreach_mul(_x14, relative_unit)
+    relative_c3 = torch._foreach_mul(_x15, relative_unit)
+    _x17 = microbatches - 1
+    _x18 = torch._foreach_div(relative_c2, _x17)
+    _x19 = torch._foreach_clamp_min(_x18, -1e18)
+    _x20 = torch._foreach_clamp_max(_x19, 1e18)
+    _x21 = torch._foreach_mul(ratio, alpha)
+    torch._foreach_mul_(noise, _x21)
+    torch._foreach_add_(noise, _x20, alpha=_x1)
+    _x24 = microbatches - 2
+    _x25 = max(1, _x24)
+    _x26 = _x17 * _x25
+    _x27 = torch._foreach_div(relative_c3, _x26)
+    _x28 = torch._foreach_clamp_min(_x27, -1e18)
+    _x29 = torch._foreach_clamp_max(_x28, 1e18)
+    _x30 = torch._foreach_sqrt(ratio)
+    _x31 = torch._foreach_mul(ratio, _x30)
+    _x32 = torch._foreach_mul(_x31, alpha)
+    torch._foreach_mul_(third, _x32)
+    torch._foreach_add_(third, _x29, alpha=_x1)
+    _x35 = torch._foreach_mul(relative_c3, step_mean)
+    _x36 = torch._foreach_div(_x35, _x26)
+    _x37 = torch._foreach_clamp_min(_x36, -1e18)
+    _x38 = torch._foreach_clamp_max(_x37, 1e18)
+    _x39 = torch._foreach_mul(ratio, ratio)
+    _x40 = torch._foreach_mul(_x39, alpha)
+    torch._foreach_mul_(third_mean, _x40)
+    torch._foreach_add_(third_mean, _x38, alpha=_x1)
+    _x43 = unit**0.5
+    root_mean_square = torch._foreach_div(root, _x43)
+    _x45 = torch._foreach_mul(noise, unit)
+    _x46 = torch._foreach_div(_x45, remembered)
     # q, at most everything is noise
-    noise_share = torch._foreach_clamp_max(x46, 1)
+    noise_share = torch._foreach_clamp_max(_x46, 1)
     # mean gradient over its root mean square
     signal = torch._foreach_div(average, root_mean_square)
-    x49 = unit ** (1.5)
-    x50 = torch._foreach_mul(signal, third)
-    x51 = torch._foreach_mul(x50, x49)
-    x52 = torch._foreach_mul(x51, 3)
-    x53 = torch._foreach_div(x52, remembered)
-    x54 = unit**2
-    x55 = torch._foreach_mul(third_mean, x54)
-    x56 = torch._foreach_div(x55, remembered)
-    x57 = torch._foreach_add(x53, x56)
-    x58 = torch._foreach_clamp_max(x57, 4)
+    _x49 = unit**1.5
+    _x50 = torch._foreach_mul(signal, third)
+    _x51 = torch._foreach_mul(_x50, _x49)
+    _x52 = torch._foreach_mul(_x51, 3)
+    _x53 = torch._foreach_div(_x52, remembered)
+    _x54 = unit**2
+    _x55 = torch._foreach_mul(third_mean, _x54)
+    _x56 = torch._foreach_div(_x55, remembered)
+    _x57 = torch._foreach_add(_x53, _x56)
+    _x58 = torch._foreach_clamp_max(_x57, 4)
     # 4 μ κ₃ + κ₄, relative
-    skew_variance = torch._foreach_clamp_min(x58, -4)
-    x64 = torch._foreach_mul(noise_share, 2)
-    x65 = torch._foreach_neg(x64)
-    x66 = torch._foreach_add(x65, 4)
-    x67 = torch._foreach_mul(noise_share, x66)
-    x68 = torch._foreach_add(x67, skew_variance)
-    x69 = torch._foreach_clamp_min(x68, 0)
-    x70 = torch._foreach_mul(x69, spread)
-    relative_var_square_avg = torch._foreach_mul(x70, warm)
+    skew_variance = torch._foreach_clamp_min(_x58, -4)
+    _x64 = torch._foreach_mul(noise_share, 2)
+    _x65 = torch._foreach_neg(_x64)
+    _x66 = torch._foreach_add(_x65, 4)
+    _x67 = torch._foreach_mul(noise_share, _x66)
+    _x68 = torch._foreach_add(_x67, skew_variance)
+    _x69 = torch._foreach_clamp_min(_x68, 0)
+    _x70 = torch._foreach_mul(_x69, spread)
+    relative_var_square_avg = torch._foreach_mul(_x70, warm)
     # what the plug-in update divides by
     denominator = torch._foreach_add(root, eps)
     # 1 where eps is negligible, 0 where it rules
     share = torch._foreach_div(root, denominator)
-    x74 = torch._foreach_mul(share, 2)
-    x75 = torch._foreach_add(x74, 1)
-    x76 = torch._foreach_mul(relative_var_square_avg, share)
-    x77 = torch._foreach_mul(x76, x75)
+    _x74 = torch._foreach_mul(share, 2)
+    _x75 = torch._foreach_add(_x74, 1)
+    _x76 = torch._foreach_mul(relative_var_square_avg, share)
+    _x77 = torch._foreach_mul(_x76, _x75)
     # inversion divides: positive, subtraction-free
-    inversion = torch._foreach_mul(x77, 0.125)
-    x79 = torch._foreach_add(inversion, 1)
-    x80 = torch._foreach_mul(denominator, x79)
-    x81 = -lr
-    torch._foreach_addcdiv_(param, average, x80, value=x81)
+    inversion = torch._foreach_mul(_x77, 0.125)
+    _x79 = torch._foreach_add(inversion, 1)
+    _x80 = torch._foreach_mul(denominator, _x79)
+    _x81 = -lr
+    torch._foreach_addcdiv_(param, average, _x80, value=_x81)
 
 
 def step_closed_form(
@@ -496,24 +496,24 @@ def step_closed_form(
     overlap: float,
     spread: float,
     warm: float,
-    m: float,
+    microbatches: float,
     lr: float,
 ) -> None:
     old = square_avg.clone()
-    x1 = 1 - alpha
+    _x1 = 1 - alpha
     square_avg.mul_(alpha)
-    square_avg.addcmul_(grad, grad, value=x1)
-    v = square_avg.to(noise.dtype)
-    safe_v = v.clamp_min(1.1754943508222875e-38)
-    root = safe_v.sqrt()
+    square_avg.addcmul_(grad, grad, value=_x1)
+    second_now = square_avg.to(noise.dtype)
+    safe_second = second_now.clamp_min(1.1754943508222875e-38)
+    root = safe_second.sqrt()
     gradient_now = grad.to(noise.dtype)
     average = gradient_now
-    ratio = old / safe_v
+    ratio = old / safe_second
     relative_unit = unit_of_c / root
     relative_c2 = c2 * relative_unit * relative_unit
-    x17 = (relative_c2 / (m - 1)).clamp_min(-1e18).clamp_max(1e18)
+    _x17 = (relative_c2 / (microbatches - 1)).clamp_min(-1e18).clamp_max(1e18)
     noise.mul_(ratio * alpha)
-    noise.add_(x17, alpha=x1)
+    noise.add_(_x17, alpha=_x1)
     # q, at most everything is noise
     noise_share = (noise * unit / remembered).clamp_max(1)
     relative_cov_gradient_square_avg = average * noise_share * overlap * warm * 2
@@ -544,61 +544,61 @@ def step_closed_form_foreach(
     overlap: float,
     spread: float,
     warm: float,
-    m: float,
+    microbatches: float,
     lr: float,
 ) -> None:
     old = [x.clone() for x in square_avg]
-    x1 = 1 - alpha
+    _x1 = 1 - alpha
     torch._foreach_mul_(square_avg, alpha)
-    torch._foreach_addcmul_(square_avg, grad, grad, value=x1)
-    v = [x.to(y.dtype) for x, y in zip(square_avg, noise, strict=True)]
-    safe_v = torch._foreach_clamp_min(v, 1.1754943508222875e-38)
-    root = torch._foreach_sqrt(safe_v)
+    torch._foreach_addcmul_(square_avg, grad, grad, value=_x1)
+    second_now = [x.to(y.dtype) for x, y in zip(square_avg, noise, strict=True)]
+    safe_second = torch._foreach_clamp_min(second_now, 1.1754943508222875e-38)
+    root = torch._foreach_sqrt(safe_second)
     gradient_now = [x.to(y.dtype) for x, y in zip(grad, noise, strict=True)]
     average = gradient_now
-    ratio = torch._foreach_div(old, safe_v)
+    ratio = torch._foreach_div(old, safe_second)
     relative_unit = torch._foreach_div(unit_of_c, root)
-    x12 = torch._foreach_mul(c2, relative_unit)
-    relative_c2 = torch._foreach_mul(x12, relative_unit)
-    x14 = m - 1
-    x15 = torch._foreach_div(relative_c2, x14)
-    x16 = torch._foreach_clamp_min(x15, -1e18)
-    x17 = torch._foreach_clamp_max(x16, 1e18)
-    x18 = torch._foreach_mul(ratio, alpha)
-    torch._foreach_mul_(noise, x18)
-    torch._foreach_add_(noise, x17, alpha=x1)
-    x21 = torch._foreach_mul(noise, unit)
-    x22 = torch._foreach_div(x21, remembered)
+    _x12 = torch._foreach_mul(c2, relative_unit)
+    relative_c2 = torch._foreach_mul(_x12, relative_unit)
+    _x14 = microbatches - 1
+    _x15 = torch._foreach_div(relative_c2, _x14)
+    _x16 = torch._foreach_clamp_min(_x15, -1e18)
+    _x17 = torch._foreach_clamp_max(_x16, 1e18)
+    _x18 = torch._foreach_mul(ratio, alpha)
+    torch._foreach_mul_(noise, _x18)
+    torch._foreach_add_(noise, _x17, alpha=_x1)
+    _x21 = torch._foreach_mul(noise, unit)
+    _x22 = torch._foreach_div(_x21, remembered)
     # q, at most everything is noise
-    noise_share = torch._foreach_clamp_max(x22, 1)
-    x24 = torch._foreach_mul(average, noise_share)
-    x25 = torch._foreach_mul(x24, overlap)
-    x26 = torch._foreach_mul(x25, warm)
-    relative_cov_gradient_square_avg = torch._foreach_mul(x26, 2)
-    x28 = torch._foreach_mul(noise_share, 2)
-    x29 = torch._foreach_neg(x28)
-    x30 = torch._foreach_add(x29, 4)
-    x31 = torch._foreach_mul(noise_share, x30)
-    x32 = torch._foreach_mul(x31, spread)
-    relative_var_square_avg = torch._foreach_mul(x32, warm)
+    noise_share = torch._foreach_clamp_max(_x22, 1)
+    _x24 = torch._foreach_mul(average, noise_share)
+    _x25 = torch._foreach_mul(_x24, overlap)
+    _x26 = torch._foreach_mul(_x25, warm)
+    relative_cov_gradient_square_avg = torch._foreach_mul(_x26, 2)
+    _x28 = torch._foreach_mul(noise_share, 2)
+    _x29 = torch._foreach_neg(_x28)
+    _x30 = torch._foreach_add(_x29, 4)
+    _x31 = torch._foreach_mul(noise_share, _x30)
+    _x32 = torch._foreach_mul(_x31, spread)
+    relative_var_square_avg = torch._foreach_mul(_x32, warm)
     # what the plug-in update divides by
     denominator = torch._foreach_add(root, eps)
     # 1 where eps is negligible, 0 where it rules
     share = torch._foreach_div(root, denominator)
-    x36 = torch._foreach_mul(relative_cov_gradient_square_avg, share)
-    x37 = torch._foreach_mul(x36, 0.5)
+    _x36 = torch._foreach_mul(relative_cov_gradient_square_avg, share)
+    _x37 = torch._foreach_mul(_x36, 0.5)
     # coupling joins the numerator
-    numerator = torch._foreach_add(average, x37)
-    x39 = torch._foreach_mul(share, 2)
-    x40 = torch._foreach_add(x39, 1)
-    x41 = torch._foreach_mul(relative_var_square_avg, share)
-    x42 = torch._foreach_mul(x41, x40)
+    numerator = torch._foreach_add(average, _x37)
+    _x39 = torch._foreach_mul(share, 2)
+    _x40 = torch._foreach_add(_x39, 1)
+    _x41 = torch._foreach_mul(relative_var_square_avg, share)
+    _x42 = torch._foreach_mul(_x41, _x40)
     # inversion divides: positive, subtraction-free
-    inversion = torch._foreach_mul(x42, 0.125)
-    x44 = torch._foreach_add(inversion, 1)
-    x45 = torch._foreach_mul(denominator, x44)
-    x46 = -lr
-    torch._foreach_addcdiv_(param, numerator, x45, value=x46)
+    inversion = torch._foreach_mul(_x42, 0.125)
+    _x44 = torch._foreach_add(inversion, 1)
+    _x45 = torch._foreach_mul(denominator, _x44)
+    _x46 = -lr
+    torch._foreach_addcdiv_(param, numerator, _x45, value=_x46)
 
 
 def scalars_plug_in(t: float, alpha: float) -> dict[str, float]:
@@ -607,13 +607,13 @@ def scalars_plug_in(t: float, alpha: float) -> dict[str, float]:
 
 def scalars_delta(t: float, alpha: float) -> dict[str, float]:
     """Scalars of the step count t, for the step of the same name."""
-    x0 = alpha**t
-    unit = 1 - x0
+    _x0 = alpha**t
+    unit = 1 - _x0
     remembered = unit
-    x3 = x0 - 1
-    x4 = alpha - 1
-    overlap = x4 / x3
-    spread = (x0 + 1) * x4 / ((alpha + 1) * x3)
+    _x3 = _x0 - 1
+    _x4 = alpha - 1
+    overlap = _x4 / _x3
+    spread = (_x0 + 1) * _x4 / ((alpha + 1) * _x3)
     warm = (1 - alpha ** (t - 1)) ** 8 / unit**8
     return {
         "unit": unit,
@@ -626,13 +626,13 @@ def scalars_delta(t: float, alpha: float) -> dict[str, float]:
 
 def scalars_inversion(t: float, alpha: float) -> dict[str, float]:
     """Scalars of the step count t, for the step of the same name."""
-    x0 = alpha**t
-    unit = 1 - x0
+    _x0 = alpha**t
+    unit = 1 - _x0
     remembered = unit
-    x3 = x0 - 1
-    x4 = alpha - 1
-    overlap = x4 / x3
-    spread = (x0 + 1) * x4 / ((alpha + 1) * x3)
+    _x3 = _x0 - 1
+    _x4 = alpha - 1
+    overlap = _x4 / _x3
+    spread = (_x0 + 1) * _x4 / ((alpha + 1) * _x3)
     warm = (1 - alpha ** (t - 1)) ** 8 / unit**8
     return {
         "unit": unit,
@@ -645,13 +645,13 @@ def scalars_inversion(t: float, alpha: float) -> dict[str, float]:
 
 def scalars_closed_form(t: float, alpha: float) -> dict[str, float]:
     """Scalars of the step count t, for the step of the same name."""
-    x0 = alpha**t
-    unit = 1 - x0
+    _x0 = alpha**t
+    unit = 1 - _x0
     remembered = unit
-    x3 = x0 - 1
-    x4 = alpha - 1
-    overlap = x4 / x3
-    spread = (x0 + 1) * x4 / ((alpha + 1) * x3)
+    _x3 = _x0 - 1
+    _x4 = alpha - 1
+    overlap = _x4 / _x3
+    spread = (_x0 + 1) * _x4 / ((alpha + 1) * _x3)
     warm = (1 - alpha ** (t - 1)) ** 8 / unit**8
     return {
         "unit": unit,
@@ -676,24 +676,24 @@ def meter_delta(
     spread: float,
     warm: float,
 ) -> tuple[Tensor, Tensor]:
-    v = square_avg.to(noise.dtype)
-    safe_v = v.clamp_min(1.1754943508222875e-38)
-    root = safe_v.sqrt()
+    second_now = square_avg.to(noise.dtype)
+    safe_second = second_now.clamp_min(1.1754943508222875e-38)
+    root = safe_second.sqrt()
     average = gradient_now
     root_mean_square = root / unit**0.5
     # q, at most everything is noise
     noise_share = (noise * unit / remembered).clamp_max(1)
     # mean gradient over its root mean square
     signal = average / root_mean_square
-    x10 = unit**1.5
+    _x10 = unit**1.5
     # 4 μ κ₃ + κ₄, relative
     skew_variance = (
-        (signal * third * x10 * 3 / remembered + third_mean * unit**2 / remembered)
+        (signal * third * _x10 * 3 / remembered + third_mean * unit**2 / remembered)
         .clamp_max(4)
         .clamp_min(-4)
     )
     # κ₃ over the cube of the root
-    skewness = (third * x10 / remembered).clamp_max(1).clamp_min(-1)
+    skewness = (third * _x10 / remembered).clamp_max(1).clamp_min(-1)
     relative_cov_gradient_square_avg = (
         (average * noise_share * 2 + skewness * root_mean_square) * overlap * warm
     )

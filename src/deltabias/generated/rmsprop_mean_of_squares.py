@@ -21,9 +21,9 @@ def plug_in_update_foreach(
     gradient: list[Tensor], square_avg: list[Tensor], *, eps: float
 ) -> list[Tensor]:
     """The update as it is."""
-    x0 = torch._foreach_sqrt(square_avg)
-    x1 = torch._foreach_add(x0, eps)
-    return torch._foreach_div(gradient, x1)
+    _x0 = torch._foreach_sqrt(square_avg)
+    _x1 = torch._foreach_add(_x0, eps)
+    return torch._foreach_div(gradient, _x1)
 
 
 def corrected_update(
@@ -35,11 +35,11 @@ def corrected_update(
     eps: float,
 ) -> Tensor:
     """The update less its leading bias. Moments are those of the states, relative."""
-    x0 = square_avg.sqrt()
+    _x0 = square_avg.sqrt()
     # what the plug-in update divides by
-    denominator = x0 + eps
+    denominator = _x0 + eps
     # 1 where eps is negligible, 0 where it rules
-    share = x0 / denominator
+    share = _x0 / denominator
     # coupling joins the numerator
     numerator = gradient + relative_cov_gradient_square_avg * share * 0.5
     # inversion divides: positive, subtraction-free
@@ -56,24 +56,24 @@ def corrected_update_foreach(
     eps: float,
 ) -> list[Tensor]:
     """The update less its leading bias. Moments are those of the states, relative."""
-    x0 = torch._foreach_sqrt(square_avg)
+    _x0 = torch._foreach_sqrt(square_avg)
     # what the plug-in update divides by
-    denominator = torch._foreach_add(x0, eps)
+    denominator = torch._foreach_add(_x0, eps)
     # 1 where eps is negligible, 0 where it rules
-    share = torch._foreach_div(x0, denominator)
-    x3 = torch._foreach_mul(relative_cov_gradient_square_avg, share)
-    x4 = torch._foreach_mul(x3, 0.5)
+    share = torch._foreach_div(_x0, denominator)
+    _x3 = torch._foreach_mul(relative_cov_gradient_square_avg, share)
+    _x4 = torch._foreach_mul(_x3, 0.5)
     # coupling joins the numerator
-    numerator = torch._foreach_add(gradient, x4)
-    x6 = torch._foreach_mul(share, 2)
-    x7 = torch._foreach_add(x6, 1)
-    x8 = torch._foreach_mul(relative_var_square_avg, share)
-    x9 = torch._foreach_mul(x8, x7)
+    numerator = torch._foreach_add(gradient, _x4)
+    _x6 = torch._foreach_mul(share, 2)
+    _x7 = torch._foreach_add(_x6, 1)
+    _x8 = torch._foreach_mul(relative_var_square_avg, share)
+    _x9 = torch._foreach_mul(_x8, _x7)
     # inversion divides: positive, subtraction-free
-    inversion = torch._foreach_mul(x9, 0.125)
-    x11 = torch._foreach_add(inversion, 1)
-    x12 = torch._foreach_mul(denominator, x11)
-    return torch._foreach_div(numerator, x12)
+    inversion = torch._foreach_mul(_x9, 0.125)
+    _x11 = torch._foreach_add(inversion, 1)
+    _x12 = torch._foreach_mul(denominator, _x11)
+    return torch._foreach_div(numerator, _x12)
 
 
 def step_plug_in(
@@ -87,10 +87,10 @@ def step_plug_in(
     alpha: float,
     lr: float,
 ) -> None:
-    x0 = 1 - alpha
+    _x0 = 1 - alpha
     square_avg.mul_(alpha)
-    square_avg.addcmul_(grad, grad, value=x0)
-    square_avg.add_(c2 * unit_of_c * unit_of_c, alpha=x0)
+    square_avg.addcmul_(grad, grad, value=_x0)
+    square_avg.add_(c2 * unit_of_c * unit_of_c, alpha=_x0)
     # what the plug-in update divides by
     denominator = square_avg.sqrt() + eps
     param.addcdiv_(grad, denominator, value=-lr)
@@ -107,17 +107,17 @@ def step_plug_in_foreach(
     alpha: float,
     lr: float,
 ) -> None:
-    x0 = 1 - alpha
+    _x0 = 1 - alpha
     torch._foreach_mul_(square_avg, alpha)
-    torch._foreach_addcmul_(square_avg, grad, grad, value=x0)
-    x3 = torch._foreach_mul(c2, unit_of_c)
-    x4 = torch._foreach_mul(x3, unit_of_c)
-    torch._foreach_add_(square_avg, x4, alpha=x0)
-    x6 = torch._foreach_sqrt(square_avg)
+    torch._foreach_addcmul_(square_avg, grad, grad, value=_x0)
+    _x3 = torch._foreach_mul(c2, unit_of_c)
+    _x4 = torch._foreach_mul(_x3, unit_of_c)
+    torch._foreach_add_(square_avg, _x4, alpha=_x0)
+    _x6 = torch._foreach_sqrt(square_avg)
     # what the plug-in update divides by
-    denominator = torch._foreach_add(x6, eps)
-    x8 = -lr
-    torch._foreach_addcdiv_(param, grad, denominator, value=x8)
+    denominator = torch._foreach_add(_x6, eps)
+    _x8 = -lr
+    torch._foreach_addcdiv_(param, grad, denominator, value=_x8)
 
 
 def step_delta(
@@ -134,30 +134,30 @@ def step_delta(
     alpha: float,
     warm: float,
     enough: float,
-    m: float,
+    microbatches: float,
     lr: float,
 ) -> None:
     old = square_avg.clone()
-    x1 = 1 - alpha
+    _x1 = 1 - alpha
     square_avg.mul_(alpha)
-    square_avg.addcmul_(grad, grad, value=x1)
-    square_avg.add_(c2 * unit_of_c * unit_of_c, alpha=x1)
-    v = square_avg.to(variance.dtype)
-    safe_v = v.clamp_min(1.1754943508222875e-38)
-    root = safe_v.sqrt()
+    square_avg.addcmul_(grad, grad, value=_x1)
+    square_avg.add_(c2 * unit_of_c * unit_of_c, alpha=_x1)
+    second_now = square_avg.to(variance.dtype)
+    safe_second = second_now.clamp_min(1.1754943508222875e-38)
+    root = safe_second.sqrt()
     gradient_now = grad.to(variance.dtype)
     average = gradient_now
-    ratio = old / safe_v
+    ratio = old / safe_second
     step_mean = gradient_now / root
     relative_unit = unit_of_c / root
     relative_c2 = c2 * relative_unit * relative_unit
     relative_c3 = c3 * relative_unit * relative_unit * relative_unit
     relative_c4 = c4 * relative_unit * relative_unit * relative_unit * relative_unit
-    x24 = m - 1
-    covariance = (root * (relative_c2 * step_mean * 2 + relative_c3) / x24).clamp_min(
+    _x24 = microbatches - 1
+    covariance = (root * (relative_c2 * step_mean * 2 + relative_c3) / _x24).clamp_min(
         -1e18
-    ).clamp_max(1e18) * x1
-    x45 = (
+    ).clamp_max(1e18) * _x1
+    _x45 = (
         (
             -(
                 (
@@ -166,20 +166,20 @@ def step_delta(
                     - relative_c3 * step_mean * 4
                     - relative_c4
                 )
-                / x24
+                / _x24
             )
         )
         .clamp_min(-1e18)
         .clamp_max(1e18)
     )
-    x46 = x1**2
+    _x46 = _x1**2
     variance.mul_(ratio * ratio * alpha**2)
-    variance.add_(x45, alpha=x46)
-    x55 = 2.5 - ratio * alpha * 2.5
-    x56 = x55 * x55
-    x57 = x56 * x56
+    variance.add_(_x45, alpha=_x46)
+    _x55 = 2.5 - ratio * alpha * 2.5
+    _x56 = _x55 * _x55
+    _x57 = _x56 * _x56
     # withdrawn at the start and where one step dominates
-    trust = (x57 * x57 + 1).reciprocal() * (enough * warm)
+    trust = (_x57 * _x57 + 1).reciprocal() * (enough * warm)
     relative_cov_gradient_square_avg = covariance * trust
     relative_var_square_avg = trust * variance
     # what the plug-in update divides by
@@ -207,93 +207,93 @@ def step_delta_foreach(
     alpha: float,
     warm: float,
     enough: float,
-    m: float,
+    microbatches: float,
     lr: float,
 ) -> None:
     old = [x.clone() for x in square_avg]
-    x1 = 1 - alpha
+    _x1 = 1 - alpha
     torch._foreach_mul_(square_avg, alpha)
-    torch._foreach_addcmul_(square_avg, grad, grad, value=x1)
-    x4 = torch._foreach_mul(c2, unit_of_c)
-    x5 = torch._foreach_mul(x4, unit_of_c)
-    torch._foreach_add_(square_avg, x5, alpha=x1)
-    v = [x.to(y.dtype) for x, y in zip(square_avg, variance, strict=True)]
-    safe_v = torch._foreach_clamp_min(v, 1.1754943508222875e-38)
-    root = torch._foreach_sqrt(safe_v)
+    torch._foreach_addcmul_(square_avg, grad, grad, value=_x1)
+    _x4 = torch._foreach_mul(c2, unit_of_c)
+    _x5 = torch._foreach_mul(_x4, unit_of_c)
+    torch._foreach_add_(square_avg, _x5, alpha=_x1)
+    second_now = [x.to(y.dtype) for x, y in zip(square_avg, variance, strict=True)]
+    safe_second = torch._foreach_clamp_min(second_now, 1.1754943508222875e-38)
+    root = torch._foreach_sqrt(safe_second)
     gradient_now = [x.to(y.dtype) for x, y in zip(grad, variance, strict=True)]
     average = gradient_now
-    ratio = torch._foreach_div(old, safe_v)
+    ratio = torch._foreach_div(old, safe_second)
     step_mean = torch._foreach_div(gradient_now, root)
     relative_unit = torch._foreach_div(unit_of_c, root)
-    x15 = torch._foreach_mul(c2, relative_unit)
-    relative_c2 = torch._foreach_mul(x15, relative_unit)
-    x17 = torch._foreach_mul(c3, relative_unit)
-    x18 = torch._foreach_mul(x17, relative_unit)
-    relative_c3 = torch._foreach_mul(x18, relative_unit)
-    x20 = torch._foreach_mul(c4, relative_unit)
-    x21 = torch._foreach_mul(x20, relative_unit)
-    x22 = torch._foreach_mul(x21, relative_unit)
-    relative_c4 = torch._foreach_mul(x22, relative_unit)
-    x24 = m - 1
-    x25 = torch._foreach_mul(relative_c2, step_mean)
-    x26 = torch._foreach_mul(x25, 2)
-    x27 = torch._foreach_add(x26, relative_c3)
-    x28 = torch._foreach_mul(root, x27)
-    x29 = torch._foreach_div(x28, x24)
-    x30 = torch._foreach_clamp_min(x29, -1e18)
-    x31 = torch._foreach_clamp_max(x30, 1e18)
-    covariance = torch._foreach_mul(x31, x1)
-    x33 = torch._foreach_mul(relative_c2, relative_c2)
-    x34 = torch._foreach_mul(step_mean, step_mean)
-    x35 = torch._foreach_mul(relative_c2, x34)
-    x36 = torch._foreach_mul(x35, 4)
-    x37 = torch._foreach_mul(relative_c3, step_mean)
-    x38 = torch._foreach_mul(x37, 4)
-    x39 = torch._foreach_sub(x33, x36)
-    x40 = torch._foreach_sub(x39, x38)
-    x41 = torch._foreach_sub(x40, relative_c4)
-    x42 = torch._foreach_div(x41, x24)
-    x43 = torch._foreach_neg(x42)
-    x44 = torch._foreach_clamp_min(x43, -1e18)
-    x45 = torch._foreach_clamp_max(x44, 1e18)
-    x46 = x1**2
-    x47 = alpha**2
-    x48 = torch._foreach_mul(ratio, ratio)
-    x49 = torch._foreach_mul(x48, x47)
-    torch._foreach_mul_(variance, x49)
-    torch._foreach_add_(variance, x45, alpha=x46)
-    x52 = torch._foreach_mul(ratio, alpha)
-    x53 = torch._foreach_mul(x52, 2.5)
-    x54 = torch._foreach_neg(x53)
-    x55 = torch._foreach_add(x54, 2.5)
-    x56 = torch._foreach_mul(x55, x55)
-    x57 = torch._foreach_mul(x56, x56)
-    x58 = torch._foreach_mul(x57, x57)
-    x59 = torch._foreach_add(x58, 1)
-    x60 = enough * warm
-    x61 = torch._foreach_reciprocal(x59)
+    _x15 = torch._foreach_mul(c2, relative_unit)
+    relative_c2 = torch._foreach_mul(_x15, relative_unit)
+    _x17 = torch._foreach_mul(c3, relative_unit)
+    _x18 = torch._foreach_mul(_x17, relative_unit)
+    relative_c3 = torch._foreach_mul(_x18, relative_unit)
+    _x20 = torch._foreach_mul(c4, relative_unit)
+    _x21 = torch._foreach_mul(_x20, relative_unit)
+    _x22 = torch._foreach_mul(_x21, relative_unit)
+    relative_c4 = torch._foreach_mul(_x22, relative_unit)
+    _x24 = microbatches - 1
+    _x25 = torch._foreach_mul(relative_c2, step_mean)
+    _x26 = torch._foreach_mul(_x25, 2)
+    _x27 = torch._foreach_add(_x26, relative_c3)
+    _x28 = torch._foreach_mul(root, _x27)
+    _x29 = torch._foreach_div(_x28, _x24)
+    _x30 = torch._foreach_clamp_min(_x29, -1e18)
+    _x31 = torch._foreach_clamp_max(_x30, 1e18)
+    covariance = torch._foreach_mul(_x31, _x1)
+    _x33 = torch._foreach_mul(relative_c2, relative_c2)
+    _x34 = torch._foreach_mul(step_mean, step_mean)
+    _x35 = torch._foreach_mul(relative_c2, _x34)
+    _x36 = torch._foreach_mul(_x35, 4)
+    _x37 = torch._foreach_mul(relative_c3, step_mean)
+    _x38 = torch._foreach_mul(_x37, 4)
+    _x39 = torch._foreach_sub(_x33, _x36)
+    _x40 = torch._foreach_sub(_x39, _x38)
+    _x41 = torch._foreach_sub(_x40, relative_c4)
+    _x42 = torch._foreach_div(_x41, _x24)
+    _x43 = torch._foreach_neg(_x42)
+    _x44 = torch._foreach_clamp_min(_x43, -1e18)
+    _x45 = torch._foreach_clamp_max(_x44, 1e18)
+    _x46 = _x1**2
+    _x47 = alpha**2
+    _x48 = torch._foreach_mul(ratio, ratio)
+    _x49 = torch._foreach_mul(_x48, _x47)
+    torch._foreach_mul_(variance, _x49)
+    torch._foreach_add_(variance, _x45, alpha=_x46)
+    _x52 = torch._foreach_mul(ratio, alpha)
+    _x53 = torch._foreach_mul(_x52, 2.5)
+    _x54 = torch._foreach_neg(_x53)
+    _x55 = torch._foreach_add(_x54, 2.5)
+    _x56 = torch._foreach_mul(_x55, _x55)
+    _x57 = torch._foreach_mul(_x56, _x56)
+    _x58 = torch._foreach_mul(_x57, _x57)
+    _x59 = torch._foreach_add(_x58, 1)
+    _x60 = enough * warm
+    _x61 = torch._foreach_reciprocal(_x59)
     # withdrawn at the start and where one step dominates
-    trust = torch._foreach_mul(x61, x60)
+    trust = torch._foreach_mul(_x61, _x60)
     relative_cov_gradient_square_avg = torch._foreach_mul(covariance, trust)
     relative_var_square_avg = torch._foreach_mul(trust, variance)
     # what the plug-in update divides by
     denominator = torch._foreach_add(root, eps)
     # 1 where eps is negligible, 0 where it rules
     share = torch._foreach_div(root, denominator)
-    x67 = torch._foreach_mul(relative_cov_gradient_square_avg, share)
-    x68 = torch._foreach_mul(x67, 0.5)
+    _x67 = torch._foreach_mul(relative_cov_gradient_square_avg, share)
+    _x68 = torch._foreach_mul(_x67, 0.5)
     # coupling joins the numerator
-    numerator = torch._foreach_add(average, x68)
-    x70 = torch._foreach_mul(share, 2)
-    x71 = torch._foreach_add(x70, 1)
-    x72 = torch._foreach_mul(relative_var_square_avg, share)
-    x73 = torch._foreach_mul(x72, x71)
+    numerator = torch._foreach_add(average, _x68)
+    _x70 = torch._foreach_mul(share, 2)
+    _x71 = torch._foreach_add(_x70, 1)
+    _x72 = torch._foreach_mul(relative_var_square_avg, share)
+    _x73 = torch._foreach_mul(_x72, _x71)
     # inversion divides: positive, subtraction-free
-    inversion = torch._foreach_mul(x73, 0.125)
-    x75 = torch._foreach_add(inversion, 1)
-    x76 = torch._foreach_mul(denominator, x75)
-    x77 = -lr
-    torch._foreach_addcdiv_(param, numerator, x76, value=x77)
+    inversion = torch._foreach_mul(_x73, 0.125)
+    _x75 = torch._foreach_add(inversion, 1)
+    _x76 = torch._foreach_mul(denominator, _x75)
+    _x77 = -lr
+    torch._foreach_addcdiv_(param, numerator, _x76, value=_x77)
 
 
 def step_inversion(
@@ -310,26 +310,26 @@ def step_inversion(
     alpha: float,
     warm: float,
     enough: float,
-    m: float,
+    microbatches: float,
     lr: float,
 ) -> None:
     old = square_avg.clone()
-    x1 = 1 - alpha
+    _x1 = 1 - alpha
     square_avg.mul_(alpha)
-    square_avg.addcmul_(grad, grad, value=x1)
-    square_avg.add_(c2 * unit_of_c * unit_of_c, alpha=x1)
-    v = square_avg.to(variance.dtype)
-    safe_v = v.clamp_min(1.1754943508222875e-38)
-    root = safe_v.sqrt()
+    square_avg.addcmul_(grad, grad, value=_x1)
+    square_avg.add_(c2 * unit_of_c * unit_of_c, alpha=_x1)
+    second_now = square_avg.to(variance.dtype)
+    safe_second = second_now.clamp_min(1.1754943508222875e-38)
+    root = safe_second.sqrt()
     gradient_now = grad.to(variance.dtype)
     average = gradient_now
-    ratio = old / safe_v
+    ratio = old / safe_second
     step_mean = gradient_now / root
     relative_unit = unit_of_c / root
     relative_c2 = c2 * relative_unit * relative_unit
     relative_c3 = c3 * relative_unit * relative_unit * relative_unit
     relative_c4 = c4 * relative_unit * relative_unit * relative_unit * relative_unit
-    x45 = (
+    _x45 = (
         (
             -(
                 (
@@ -338,20 +338,20 @@ def step_inversion(
                     - relative_c3 * step_mean * 4
                     - relative_c4
                 )
-                / (m - 1)
+                / (microbatches - 1)
             )
         )
         .clamp_min(-1e18)
         .clamp_max(1e18)
     )
-    x46 = x1**2
+    _x46 = _x1**2
     variance.mul_(ratio * ratio * alpha**2)
-    variance.add_(x45, alpha=x46)
-    x55 = 2.5 - ratio * alpha * 2.5
-    x56 = x55 * x55
-    x57 = x56 * x56
+    variance.add_(_x45, alpha=_x46)
+    _x55 = 2.5 - ratio * alpha * 2.5
+    _x56 = _x55 * _x55
+    _x57 = _x56 * _x56
     # withdrawn at the start and where one step dominates
-    trust = (x57 * x57 + 1).reciprocal() * (enough * warm)
+    trust = (_x57 * _x57 + 1).reciprocal() * (enough * warm)
     relative_var_square_avg = trust * variance
     # what the plug-in update divides by
     denominator = root + eps
@@ -376,97 +376,97 @@ def step_inversion_foreach(
     alpha: float,
     warm: float,
     enough: float,
-    m: float,
+    microbatches: float,
     lr: float,
 ) -> None:
     old = [x.clone() for x in square_avg]
-    x1 = 1 - alpha
+    _x1 = 1 - alpha
     torch._foreach_mul_(square_avg, alpha)
-    torch._foreach_addcmul_(square_avg, grad, grad, value=x1)
-    x4 = torch._foreach_mul(c2, unit_of_c)
-    x5 = torch._foreach_mul(x4, unit_of_c)
-    torch._foreach_add_(square_avg, x5, alpha=x1)
-    v = [x.to(y.dtype) for x, y in zip(square_avg, variance, strict=True)]
-    safe_v = torch._foreach_clamp_min(v, 1.1754943508222875e-38)
-    root = torch._foreach_sqrt(safe_v)
+    torch._foreach_addcmul_(square_avg, grad, grad, value=_x1)
+    _x4 = torch._foreach_mul(c2, unit_of_c)
+    _x5 = torch._foreach_mul(_x4, unit_of_c)
+    torch._foreach_add_(square_avg, _x5, alpha=_x1)
+    second_now = [x.to(y.dtype) for x, y in zip(square_avg, variance, strict=True)]
+    safe_second = torch._foreach_clamp_min(second_now, 1.1754943508222875e-38)
+    root = torch._foreach_sqrt(safe_second)
     gradient_now = [x.to(y.dtype) for x, y in zip(grad, variance, strict=True)]
     average = gradient_now
-    ratio = torch._foreach_div(old, safe_v)
+    ratio = torch._foreach_div(old, safe_second)
     step_mean = torch._foreach_div(gradient_now, root)
     relative_unit = torch._foreach_div(unit_of_c, root)
-    x15 = torch._foreach_mul(c2, relative_unit)
-    relative_c2 = torch._foreach_mul(x15, relative_unit)
-    x17 = torch._foreach_mul(c3, relative_unit)
-    x18 = torch._foreach_mul(x17, relative_unit)
-    relative_c3 = torch._foreach_mul(x18, relative_unit)
-    x20 = torch._foreach_mul(c4, relative_unit)
-    x21 = torch._foreach_mul(x20, relative_unit)
-    x22 = torch._foreach_mul(x21, relative_unit)
-    relative_c4 = torch._foreach_mul(x22, relative_unit)
-    x24 = m - 1
-    x33 = torch._foreach_mul(relative_c2, relative_c2)
-    x34 = torch._foreach_mul(step_mean, step_mean)
-    x35 = torch._foreach_mul(relative_c2, x34)
-    x36 = torch._foreach_mul(x35, 4)
-    x37 = torch._foreach_mul(relative_c3, step_mean)
-    x38 = torch._foreach_mul(x37, 4)
-    x39 = torch._foreach_sub(x33, x36)
-    x40 = torch._foreach_sub(x39, x38)
-    x41 = torch._foreach_sub(x40, relative_c4)
-    x42 = torch._foreach_div(x41, x24)
-    x43 = torch._foreach_neg(x42)
-    x44 = torch._foreach_clamp_min(x43, -1e18)
-    x45 = torch._foreach_clamp_max(x44, 1e18)
-    x46 = x1**2
-    x47 = alpha**2
-    x48 = torch._foreach_mul(ratio, ratio)
-    x49 = torch._foreach_mul(x48, x47)
-    torch._foreach_mul_(variance, x49)
-    torch._foreach_add_(variance, x45, alpha=x46)
-    x52 = torch._foreach_mul(ratio, alpha)
-    x53 = torch._foreach_mul(x52, 2.5)
-    x54 = torch._foreach_neg(x53)
-    x55 = torch._foreach_add(x54, 2.5)
-    x56 = torch._foreach_mul(x55, x55)
-    x57 = torch._foreach_mul(x56, x56)
-    x58 = torch._foreach_mul(x57, x57)
-    x59 = torch._foreach_add(x58, 1)
-    x60 = enough * warm
-    x61 = torch._foreach_reciprocal(x59)
+    _x15 = torch._foreach_mul(c2, relative_unit)
+    relative_c2 = torch._foreach_mul(_x15, relative_unit)
+    _x17 = torch._foreach_mul(c3, relative_unit)
+    _x18 = torch._foreach_mul(_x17, relative_unit)
+    relative_c3 = torch._foreach_mul(_x18, relative_unit)
+    _x20 = torch._foreach_mul(c4, relative_unit)
+    _x21 = torch._foreach_mul(_x20, relative_unit)
+    _x22 = torch._foreach_mul(_x21, relative_unit)
+    relative_c4 = torch._foreach_mul(_x22, relative_unit)
+    _x24 = microbatches - 1
+    _x33 = torch._foreach_mul(relative_c2, relative_c2)
+    _x34 = torch._foreach_mul(step_mean, step_mean)
+    _x35 = torch._foreach_mul(relative_c2, _x34)
+    _x36 = torch._foreach_mul(_x35, 4)
+    _x37 = torch._foreach_mul(relative_c3, step_mean)
+    _x38 = torch._foreach_mul(_x37, 4)
+    _x39 = torch._foreach_sub(_x33, _x36)
+    _x40 = torch._foreach_sub(_x39, _x38)
+    _x41 = torch._foreach_sub(_x40, relative_c4)
+    _x42 = torch._foreach_div(_x41, _x24)
+    _x43 = torch._foreach_neg(_x42)
+    _x44 = torch._foreach_clamp_min(_x43, -1e18)
+    _x45 = torch._foreach_clamp_max(_x44, 1e18)
+    _x46 = _x1**2
+    _x47 = alpha**2
+    _x48 = torch._foreach_mul(ratio, ratio)
+    _x49 = torch._foreach_mul(_x48, _x47)
+    torch._foreach_mul_(variance, _x49)
+    torch._foreach_add_(variance, _x45, alpha=_x46)
+    _x52 = torch._foreach_mul(ratio, alpha)
+    _x53 = torch._foreach_mul(_x52, 2.5)
+    _x54 = torch._foreach_neg(_x53)
+    _x55 = torch._foreach_add(_x54, 2.5)
+    _x56 = torch._foreach_mul(_x55, _x55)
+    _x57 = torch._foreach_mul(_x56, _x56)
+    _x58 = torch._foreach_mul(_x57, _x57)
+    _x59 = torch._foreach_add(_x58, 1)
+    _x60 = enough * warm
+    _x61 = torch._foreach_reciprocal(_x59)
     # withdrawn at the start and where one step dominates
-    trust = torch._foreach_mul(x61, x60)
+    trust = torch._foreach_mul(_x61, _x60)
     relative_var_square_avg = torch._foreach_mul(trust, variance)
     # what the plug-in update divides by
     denominator = torch._foreach_add(root, eps)
     # 1 where eps is negligible, 0 where it rules
     share = torch._foreach_div(root, denominator)
-    x66 = torch._foreach_mul(share, 2)
-    x67 = torch._foreach_add(x66, 1)
-    x68 = torch._foreach_mul(relative_var_square_avg, share)
-    x69 = torch._foreach_mul(x68, x67)
+    _x66 = torch._foreach_mul(share, 2)
+    _x67 = torch._foreach_add(_x66, 1)
+    _x68 = torch._foreach_mul(relative_var_square_avg, share)
+    _x69 = torch._foreach_mul(_x68, _x67)
     # inversion divides: positive, subtraction-free
-    inversion = torch._foreach_mul(x69, 0.125)
-    x71 = torch._foreach_add(inversion, 1)
-    x72 = torch._foreach_mul(denominator, x71)
-    x73 = -lr
-    torch._foreach_addcdiv_(param, average, x72, value=x73)
+    inversion = torch._foreach_mul(_x69, 0.125)
+    _x71 = torch._foreach_add(inversion, 1)
+    _x72 = torch._foreach_mul(denominator, _x71)
+    _x73 = -lr
+    torch._foreach_addcdiv_(param, average, _x72, value=_x73)
 
 
 def scalars_plug_in(t: float, alpha: float) -> dict[str, float]:
     return {}
 
 
-def scalars_delta(t: float, alpha: float, m: float) -> dict[str, float]:
+def scalars_delta(t: float, alpha: float, microbatches: float) -> dict[str, float]:
     """Scalars of the step count t, for the step of the same name."""
     warm = (1 - alpha ** (t - 1)) ** 8 / (1 - alpha**t) ** 8
-    enough = 1 - 8 / m**3
+    enough = 1 - 8 / microbatches**3
     return {"warm": warm, "enough": enough}
 
 
-def scalars_inversion(t: float, alpha: float, m: float) -> dict[str, float]:
+def scalars_inversion(t: float, alpha: float, microbatches: float) -> dict[str, float]:
     """Scalars of the step count t, for the step of the same name."""
     warm = (1 - alpha ** (t - 1)) ** 8 / (1 - alpha**t) ** 8
-    enough = 1 - 8 / m**3
+    enough = 1 - 8 / microbatches**3
     return {"warm": warm, "enough": enough}
 
 
@@ -480,9 +480,9 @@ def meter_delta(
     warm: float,
     enough: float,
 ) -> tuple[Tensor, Tensor]:
-    v = square_avg.to(variance.dtype)
-    safe_v = v.clamp_min(1.1754943508222875e-38)
-    root = safe_v.sqrt()
+    second_now = square_avg.to(variance.dtype)
+    safe_second = second_now.clamp_min(1.1754943508222875e-38)
+    root = safe_second.sqrt()
     average = gradient_now
     # withdrawn at the start and where one step dominates
     trust = enough * warm / ((2.5 - alpha * 2.5) ** 8 + 1)

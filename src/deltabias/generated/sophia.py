@@ -21,11 +21,11 @@ def plug_in_update_foreach(
     exp_avg: list[Tensor], hessian: list[Tensor], *, rho: float, eps: float
 ) -> list[Tensor]:
     """The update as it is."""
-    x0 = torch._foreach_mul(hessian, rho)
-    x1 = torch._foreach_clamp_min(x0, eps)
-    x2 = torch._foreach_div(exp_avg, x1)
-    x3 = torch._foreach_clamp_min(x2, -1)
-    return torch._foreach_clamp_max(x3, 1)
+    _x0 = torch._foreach_mul(hessian, rho)
+    _x1 = torch._foreach_clamp_min(_x0, eps)
+    _x2 = torch._foreach_div(exp_avg, _x1)
+    _x3 = torch._foreach_clamp_min(_x2, -1)
+    return torch._foreach_clamp_max(_x3, 1)
 
 
 def corrected_update(
@@ -57,15 +57,15 @@ def corrected_update_foreach(
     eps: float,
 ) -> list[Tensor]:
     """The update less its leading bias. Moments are those of the states, relative."""
-    x0 = torch._foreach_mul(hessian, rho)
+    _x0 = torch._foreach_mul(hessian, rho)
     # what the plug-in update divides by
-    denominator = torch._foreach_clamp_min(x0, eps)
+    denominator = torch._foreach_clamp_min(_x0, eps)
     # coupling joins the numerator
     numerator = torch._foreach_add(exp_avg, relative_cov_exp_avg_hessian)
     # inversion divides: positive, subtraction-free
     inversion = relative_var_hessian
-    x4 = torch._foreach_add(inversion, 1)
-    x5 = torch._foreach_mul(denominator, x4)
-    x6 = torch._foreach_div(numerator, x5)
-    x7 = torch._foreach_clamp_min(x6, -1)
-    return torch._foreach_clamp_max(x7, 1)
+    _x4 = torch._foreach_add(inversion, 1)
+    _x5 = torch._foreach_mul(denominator, _x4)
+    _x6 = torch._foreach_div(numerator, _x5)
+    _x7 = torch._foreach_clamp_min(_x6, -1)
+    return torch._foreach_clamp_max(_x7, 1)

@@ -20,11 +20,11 @@ def plug_in_update_foreach(
     exp_avg: list[Tensor], hessian: list[Tensor], *, rho: float, eps: float
 ) -> list[Tensor]:
     """The update as it is."""
-    x0 = torch._foreach_mul(hessian, rho)
-    x1 = torch._foreach_clamp_min(x0, eps)
-    x2 = torch._foreach_div(exp_avg, x1)
-    x3 = torch._foreach_clamp_min(x2, -1)
-    return torch._foreach_clamp_max(x3, 1)
+    _x0 = torch._foreach_mul(hessian, rho)
+    _x1 = torch._foreach_clamp_min(_x0, eps)
+    _x2 = torch._foreach_div(exp_avg, _x1)
+    _x3 = torch._foreach_clamp_min(_x2, -1)
+    return torch._foreach_clamp_max(_x3, 1)
 
 
 def corrected_update(
@@ -47,30 +47,30 @@ def corrected_update_foreach(
     eps: float,
 ) -> list[Tensor]:
     """The update less its leading bias. Moments are those of the states, relative."""
-    x0 = torch._foreach_mul(hessian, rho)
+    _x0 = torch._foreach_mul(hessian, rho)
     # what the plug-in update divides by
-    denominator = torch._foreach_clamp_min(x0, eps)
+    denominator = torch._foreach_clamp_min(_x0, eps)
     # inversion divides: positive, subtraction-free
     inversion = relative_var_hessian
-    x3 = torch._foreach_add(inversion, 1)
-    x4 = torch._foreach_mul(denominator, x3)
-    x5 = torch._foreach_div(exp_avg, x4)
-    x6 = torch._foreach_clamp_min(x5, -1)
-    return torch._foreach_clamp_max(x6, 1)
+    _x3 = torch._foreach_add(inversion, 1)
+    _x4 = torch._foreach_mul(denominator, _x3)
+    _x5 = torch._foreach_div(exp_avg, _x4)
+    _x6 = torch._foreach_clamp_min(_x5, -1)
+    return torch._foreach_clamp_max(_x6, 1)
 
 
 def step_observe_plug_in(grad: Tensor, hessian: Tensor, *, beta2: float) -> None:
-    x0 = 1 - beta2
+    _x0 = 1 - beta2
     hessian.mul_(beta2)
-    hessian.addcmul_(grad, grad, value=x0)
+    hessian.addcmul_(grad, grad, value=_x0)
 
 
 def step_observe_plug_in_foreach(
     grad: list[Tensor], hessian: list[Tensor], *, beta2: float
 ) -> None:
-    x0 = 1 - beta2
+    _x0 = 1 - beta2
     torch._foreach_mul_(hessian, beta2)
-    torch._foreach_addcmul_(hessian, grad, grad, value=x0)
+    torch._foreach_addcmul_(hessian, grad, grad, value=_x0)
 
 
 def step_apply_plug_in(
@@ -102,16 +102,16 @@ def step_apply_plug_in_foreach(
     beta1: float,
     lr: float,
 ) -> None:
-    x0 = 1 - beta1
-    torch._foreach_lerp_(exp_avg, grad, x0)
-    x2 = torch._foreach_mul(hessian, rho)
+    _x0 = 1 - beta1
+    torch._foreach_lerp_(exp_avg, grad, _x0)
+    _x2 = torch._foreach_mul(hessian, rho)
     # what the plug-in update divides by
-    denominator = torch._foreach_clamp_min(x2, eps)
-    x4 = torch._foreach_div(exp_avg, denominator)
-    x5 = torch._foreach_clamp_min(x4, -1)
-    direction = torch._foreach_clamp_max(x5, 1)
-    x7 = -lr
-    torch._foreach_add_(param, direction, alpha=x7)
+    denominator = torch._foreach_clamp_min(_x2, eps)
+    _x4 = torch._foreach_div(exp_avg, denominator)
+    _x5 = torch._foreach_clamp_min(_x4, -1)
+    direction = torch._foreach_clamp_max(_x5, 1)
+    _x7 = -lr
+    torch._foreach_add_(param, direction, alpha=_x7)
 
 
 def step_observe_delta(
@@ -122,21 +122,21 @@ def step_observe_delta(
     unit_of_c: Tensor,
     *,
     beta2: float,
-    m: float,
+    microbatches: float,
 ) -> None:
     old = hessian.clone()
-    x1 = 1 - beta2
+    _x1 = 1 - beta2
     hessian.mul_(beta2)
-    hessian.addcmul_(grad, grad, value=x1)
-    v = hessian.to(noise.dtype)
-    safe_v = v.clamp_min(1.1754943508222875e-38)
-    root = safe_v.sqrt()
-    ratio = old / safe_v
+    hessian.addcmul_(grad, grad, value=_x1)
+    second_now = hessian.to(noise.dtype)
+    safe_second = second_now.clamp_min(1.1754943508222875e-38)
+    root = safe_second.sqrt()
+    ratio = old / safe_second
     relative_unit = unit_of_c / root
     relative_c2 = c2 * relative_unit * relative_unit
-    x16 = (relative_c2 / (m - 1)).clamp_min(-1e18).clamp_max(1e18)
+    _x16 = (relative_c2 / (microbatches - 1)).clamp_min(-1e18).clamp_max(1e18)
     noise.mul_(ratio * beta2)
-    noise.add_(x16, alpha=x1)
+    noise.add_(_x16, alpha=_x1)
 
 
 def step_observe_delta_foreach(
@@ -147,26 +147,26 @@ def step_observe_delta_foreach(
     unit_of_c: list[Tensor],
     *,
     beta2: float,
-    m: float,
+    microbatches: float,
 ) -> None:
     old = [x.clone() for x in hessian]
-    x1 = 1 - beta2
+    _x1 = 1 - beta2
     torch._foreach_mul_(hessian, beta2)
-    torch._foreach_addcmul_(hessian, grad, grad, value=x1)
-    v = [x.to(y.dtype) for x, y in zip(hessian, noise, strict=True)]
-    safe_v = torch._foreach_clamp_min(v, 1.1754943508222875e-38)
-    root = torch._foreach_sqrt(safe_v)
-    ratio = torch._foreach_div(old, safe_v)
+    torch._foreach_addcmul_(hessian, grad, grad, value=_x1)
+    second_now = [x.to(y.dtype) for x, y in zip(hessian, noise, strict=True)]
+    safe_second = torch._foreach_clamp_min(second_now, 1.1754943508222875e-38)
+    root = torch._foreach_sqrt(safe_second)
+    ratio = torch._foreach_div(old, safe_second)
     relative_unit = torch._foreach_div(unit_of_c, root)
-    x11 = torch._foreach_mul(c2, relative_unit)
-    relative_c2 = torch._foreach_mul(x11, relative_unit)
-    x13 = m - 1
-    x14 = torch._foreach_div(relative_c2, x13)
-    x15 = torch._foreach_clamp_min(x14, -1e18)
-    x16 = torch._foreach_clamp_max(x15, 1e18)
-    x17 = torch._foreach_mul(ratio, beta2)
-    torch._foreach_mul_(noise, x17)
-    torch._foreach_add_(noise, x16, alpha=x1)
+    _x11 = torch._foreach_mul(c2, relative_unit)
+    relative_c2 = torch._foreach_mul(_x11, relative_unit)
+    _x13 = microbatches - 1
+    _x14 = torch._foreach_div(relative_c2, _x13)
+    _x15 = torch._foreach_clamp_min(_x14, -1e18)
+    _x16 = torch._foreach_clamp_max(_x15, 1e18)
+    _x17 = torch._foreach_mul(ratio, beta2)
+    torch._foreach_mul_(noise, _x17)
+    torch._foreach_add_(noise, _x16, alpha=_x1)
 
 
 def step_apply_delta(
@@ -186,13 +186,13 @@ def step_apply_delta(
     lr: float,
 ) -> None:
     exp_avg.lerp_(grad, 1 - beta1)
-    v = hessian.to(noise.dtype)
+    second_now = hessian.to(noise.dtype)
     average = exp_avg.to(noise.dtype)
     # q, at most everything is noise
     noise_share = (noise * unit / remembered).clamp_max(1)
     relative_var_hessian = noise_share * (4 - noise_share * 2) * spread * warm
     # what the plug-in update divides by
-    denominator = (v * rho).clamp_min(eps)
+    denominator = (second_now * rho).clamp_min(eps)
     # inversion divides: positive, subtraction-free
     inversion = relative_var_hessian
     direction = (average / (denominator * (inversion + 1))).clamp_min(-1).clamp_max(1)
@@ -215,32 +215,32 @@ def step_apply_delta_foreach(
     warm: float,
     lr: float,
 ) -> None:
-    x0 = 1 - beta1
-    torch._foreach_lerp_(exp_avg, grad, x0)
-    v = [x.to(y.dtype) for x, y in zip(hessian, noise, strict=True)]
+    _x0 = 1 - beta1
+    torch._foreach_lerp_(exp_avg, grad, _x0)
+    second_now = [x.to(y.dtype) for x, y in zip(hessian, noise, strict=True)]
     average = [x.to(y.dtype) for x, y in zip(exp_avg, noise, strict=True)]
-    x5 = torch._foreach_mul(noise, unit)
-    x6 = torch._foreach_div(x5, remembered)
+    _x5 = torch._foreach_mul(noise, unit)
+    _x6 = torch._foreach_div(_x5, remembered)
     # q, at most everything is noise
-    noise_share = torch._foreach_clamp_max(x6, 1)
-    x8 = torch._foreach_mul(noise_share, 2)
-    x9 = torch._foreach_neg(x8)
-    x10 = torch._foreach_add(x9, 4)
-    x11 = torch._foreach_mul(noise_share, x10)
-    x12 = torch._foreach_mul(x11, spread)
-    relative_var_hessian = torch._foreach_mul(x12, warm)
-    x14 = torch._foreach_mul(v, rho)
+    noise_share = torch._foreach_clamp_max(_x6, 1)
+    _x8 = torch._foreach_mul(noise_share, 2)
+    _x9 = torch._foreach_neg(_x8)
+    _x10 = torch._foreach_add(_x9, 4)
+    _x11 = torch._foreach_mul(noise_share, _x10)
+    _x12 = torch._foreach_mul(_x11, spread)
+    relative_var_hessian = torch._foreach_mul(_x12, warm)
+    _x14 = torch._foreach_mul(second_now, rho)
     # what the plug-in update divides by
-    denominator = torch._foreach_clamp_min(x14, eps)
+    denominator = torch._foreach_clamp_min(_x14, eps)
     # inversion divides: positive, subtraction-free
     inversion = relative_var_hessian
-    x17 = torch._foreach_add(inversion, 1)
-    x18 = torch._foreach_mul(denominator, x17)
-    x19 = torch._foreach_div(average, x18)
-    x20 = torch._foreach_clamp_min(x19, -1)
-    direction = torch._foreach_clamp_max(x20, 1)
-    x22 = -lr
-    torch._foreach_add_(param, direction, alpha=x22)
+    _x17 = torch._foreach_add(inversion, 1)
+    _x18 = torch._foreach_mul(denominator, _x17)
+    _x19 = torch._foreach_div(average, _x18)
+    _x20 = torch._foreach_clamp_min(_x19, -1)
+    direction = torch._foreach_clamp_max(_x20, 1)
+    _x22 = -lr
+    torch._foreach_add_(param, direction, alpha=_x22)
 
 
 def step_observe_inversion(
@@ -251,21 +251,21 @@ def step_observe_inversion(
     unit_of_c: Tensor,
     *,
     beta2: float,
-    m: float,
+    microbatches: float,
 ) -> None:
     old = hessian.clone()
-    x1 = 1 - beta2
+    _x1 = 1 - beta2
     hessian.mul_(beta2)
-    hessian.addcmul_(grad, grad, value=x1)
-    v = hessian.to(noise.dtype)
-    safe_v = v.clamp_min(1.1754943508222875e-38)
-    root = safe_v.sqrt()
-    ratio = old / safe_v
+    hessian.addcmul_(grad, grad, value=_x1)
+    second_now = hessian.to(noise.dtype)
+    safe_second = second_now.clamp_min(1.1754943508222875e-38)
+    root = safe_second.sqrt()
+    ratio = old / safe_second
     relative_unit = unit_of_c / root
     relative_c2 = c2 * relative_unit * relative_unit
-    x16 = (relative_c2 / (m - 1)).clamp_min(-1e18).clamp_max(1e18)
+    _x16 = (relative_c2 / (microbatches - 1)).clamp_min(-1e18).clamp_max(1e18)
     noise.mul_(ratio * beta2)
-    noise.add_(x16, alpha=x1)
+    noise.add_(_x16, alpha=_x1)
 
 
 def step_observe_inversion_foreach(
@@ -276,26 +276,26 @@ def step_observe_inversion_foreach(
     unit_of_c: list[Tensor],
     *,
     beta2: float,
-    m: float,
+    microbatches: float,
 ) -> None:
     old = [x.clone() for x in hessian]
-    x1 = 1 - beta2
+    _x1 = 1 - beta2
     torch._foreach_mul_(hessian, beta2)
-    torch._foreach_addcmul_(hessian, grad, grad, value=x1)
-    v = [x.to(y.dtype) for x, y in zip(hessian, noise, strict=True)]
-    safe_v = torch._foreach_clamp_min(v, 1.1754943508222875e-38)
-    root = torch._foreach_sqrt(safe_v)
-    ratio = torch._foreach_div(old, safe_v)
+    torch._foreach_addcmul_(hessian, grad, grad, value=_x1)
+    second_now = [x.to(y.dtype) for x, y in zip(hessian, noise, strict=True)]
+    safe_second = torch._foreach_clamp_min(second_now, 1.1754943508222875e-38)
+    root = torch._foreach_sqrt(safe_second)
+    ratio = torch._foreach_div(old, safe_second)
     relative_unit = torch._foreach_div(unit_of_c, root)
-    x11 = torch._foreach_mul(c2, relative_unit)
-    relative_c2 = torch._foreach_mul(x11, relative_unit)
-    x13 = m - 1
-    x14 = torch._foreach_div(relative_c2, x13)
-    x15 = torch._foreach_clamp_min(x14, -1e18)
-    x16 = torch._foreach_clamp_max(x15, 1e18)
-    x17 = torch._foreach_mul(ratio, beta2)
-    torch._foreach_mul_(noise, x17)
-    torch._foreach_add_(noise, x16, alpha=x1)
+    _x11 = torch._foreach_mul(c2, relative_unit)
+    relative_c2 = torch._foreach_mul(_x11, relative_unit)
+    _x13 = microbatches - 1
+    _x14 = torch._foreach_div(relative_c2, _x13)
+    _x15 = torch._foreach_clamp_min(_x14, -1e18)
+    _x16 = torch._foreach_clamp_max(_x15, 1e18)
+    _x17 = torch._foreach_mul(ratio, beta2)
+    torch._foreach_mul_(noise, _x17)
+    torch._foreach_add_(noise, _x16, alpha=_x1)
 
 
 def step_apply_inversion(
@@ -315,13 +315,13 @@ def step_apply_inversion(
     lr: float,
 ) -> None:
     exp_avg.lerp_(grad, 1 - beta1)
-    v = hessian.to(noise.dtype)
+    second_now = hessian.to(noise.dtype)
     average = exp_avg.to(noise.dtype)
     # q, at most everything is noise
     noise_share = (noise * unit / remembered).clamp_max(1)
     relative_var_hessian = noise_share * (4 - noise_share * 2) * spread * warm
     # what the plug-in update divides by
-    denominator = (v * rho).clamp_min(eps)
+    denominator = (second_now * rho).clamp_min(eps)
     # inversion divides: positive, subtraction-free
     inversion = relative_var_hessian
     direction = (average / (denominator * (inversion + 1))).clamp_min(-1).clamp_max(1)
@@ -344,32 +344,32 @@ def step_apply_inversion_foreach(
     warm: float,
     lr: float,
 ) -> None:
-    x0 = 1 - beta1
-    torch._foreach_lerp_(exp_avg, grad, x0)
-    v = [x.to(y.dtype) for x, y in zip(hessian, noise, strict=True)]
+    _x0 = 1 - beta1
+    torch._foreach_lerp_(exp_avg, grad, _x0)
+    second_now = [x.to(y.dtype) for x, y in zip(hessian, noise, strict=True)]
     average = [x.to(y.dtype) for x, y in zip(exp_avg, noise, strict=True)]
-    x5 = torch._foreach_mul(noise, unit)
-    x6 = torch._foreach_div(x5, remembered)
+    _x5 = torch._foreach_mul(noise, unit)
+    _x6 = torch._foreach_div(_x5, remembered)
     # q, at most everything is noise
-    noise_share = torch._foreach_clamp_max(x6, 1)
-    x8 = torch._foreach_mul(noise_share, 2)
-    x9 = torch._foreach_neg(x8)
-    x10 = torch._foreach_add(x9, 4)
-    x11 = torch._foreach_mul(noise_share, x10)
-    x12 = torch._foreach_mul(x11, spread)
-    relative_var_hessian = torch._foreach_mul(x12, warm)
-    x14 = torch._foreach_mul(v, rho)
+    noise_share = torch._foreach_clamp_max(_x6, 1)
+    _x8 = torch._foreach_mul(noise_share, 2)
+    _x9 = torch._foreach_neg(_x8)
+    _x10 = torch._foreach_add(_x9, 4)
+    _x11 = torch._foreach_mul(noise_share, _x10)
+    _x12 = torch._foreach_mul(_x11, spread)
+    relative_var_hessian = torch._foreach_mul(_x12, warm)
+    _x14 = torch._foreach_mul(second_now, rho)
     # what the plug-in update divides by
-    denominator = torch._foreach_clamp_min(x14, eps)
+    denominator = torch._foreach_clamp_min(_x14, eps)
     # inversion divides: positive, subtraction-free
     inversion = relative_var_hessian
-    x17 = torch._foreach_add(inversion, 1)
-    x18 = torch._foreach_mul(denominator, x17)
-    x19 = torch._foreach_div(average, x18)
-    x20 = torch._foreach_clamp_min(x19, -1)
-    direction = torch._foreach_clamp_max(x20, 1)
-    x22 = -lr
-    torch._foreach_add_(param, direction, alpha=x22)
+    _x17 = torch._foreach_add(inversion, 1)
+    _x18 = torch._foreach_mul(denominator, _x17)
+    _x19 = torch._foreach_div(average, _x18)
+    _x20 = torch._foreach_clamp_min(_x19, -1)
+    direction = torch._foreach_clamp_max(_x20, 1)
+    _x22 = -lr
+    torch._foreach_add_(param, direction, alpha=_x22)
 
 
 def step_observe_closed_form(
@@ -380,21 +380,21 @@ def step_observe_closed_form(
     unit_of_c: Tensor,
     *,
     beta2: float,
-    m: float,
+    microbatches: float,
 ) -> None:
     old = hessian.clone()
-    x1 = 1 - beta2
+    _x1 = 1 - beta2
     hessian.mul_(beta2)
-    hessian.addcmul_(grad, grad, value=x1)
-    v = hessian.to(noise.dtype)
-    safe_v = v.clamp_min(1.1754943508222875e-38)
-    root = safe_v.sqrt()
-    ratio = old / safe_v
+    hessian.addcmul_(grad, grad, value=_x1)
+    second_now = hessian.to(noise.dtype)
+    safe_second = second_now.clamp_min(1.1754943508222875e-38)
+    root = safe_second.sqrt()
+    ratio = old / safe_second
     relative_unit = unit_of_c / root
     relative_c2 = c2 * relative_unit * relative_unit
-    x16 = (relative_c2 / (m - 1)).clamp_min(-1e18).clamp_max(1e18)
+    _x16 = (relative_c2 / (microbatches - 1)).clamp_min(-1e18).clamp_max(1e18)
     noise.mul_(ratio * beta2)
-    noise.add_(x16, alpha=x1)
+    noise.add_(_x16, alpha=_x1)
 
 
 def step_observe_closed_form_foreach(
@@ -405,26 +405,26 @@ def step_observe_closed_form_foreach(
     unit_of_c: list[Tensor],
     *,
     beta2: float,
-    m: float,
+    microbatches: float,
 ) -> None:
     old = [x.clone() for x in hessian]
-    x1 = 1 - beta2
+    _x1 = 1 - beta2
     torch._foreach_mul_(hessian, beta2)
-    torch._foreach_addcmul_(hessian, grad, grad, value=x1)
-    v = [x.to(y.dtype) for x, y in zip(hessian, noise, strict=True)]
-    safe_v = torch._foreach_clamp_min(v, 1.1754943508222875e-38)
-    root = torch._foreach_sqrt(safe_v)
-    ratio = torch._foreach_div(old, safe_v)
+    torch._foreach_addcmul_(hessian, grad, grad, value=_x1)
+    second_now = [x.to(y.dtype) for x, y in zip(hessian, noise, strict=True)]
+    safe_second = torch._foreach_clamp_min(second_now, 1.1754943508222875e-38)
+    root = torch._foreach_sqrt(safe_second)
+    ratio = torch._foreach_div(old, safe_second)
     relative_unit = torch._foreach_div(unit_of_c, root)
-    x11 = torch._foreach_mul(c2, relative_unit)
-    relative_c2 = torch._foreach_mul(x11, relative_unit)
-    x13 = m - 1
-    x14 = torch._foreach_div(relative_c2, x13)
-    x15 = torch._foreach_clamp_min(x14, -1e18)
-    x16 = torch._foreach_clamp_max(x15, 1e18)
-    x17 = torch._foreach_mul(ratio, beta2)
-    torch._foreach_mul_(noise, x17)
-    torch._foreach_add_(noise, x16, alpha=x1)
+    _x11 = torch._foreach_mul(c2, relative_unit)
+    relative_c2 = torch._foreach_mul(_x11, relative_unit)
+    _x13 = microbatches - 1
+    _x14 = torch._foreach_div(relative_c2, _x13)
+    _x15 = torch._foreach_clamp_min(_x14, -1e18)
+    _x16 = torch._foreach_clamp_max(_x15, 1e18)
+    _x17 = torch._foreach_mul(ratio, beta2)
+    torch._foreach_mul_(noise, _x17)
+    torch._foreach_add_(noise, _x16, alpha=_x1)
 
 
 def step_apply_closed_form(
@@ -444,13 +444,13 @@ def step_apply_closed_form(
     lr: float,
 ) -> None:
     exp_avg.lerp_(grad, 1 - beta1)
-    v = hessian.to(noise.dtype)
+    second_now = hessian.to(noise.dtype)
     average = exp_avg.to(noise.dtype)
     # q, at most everything is noise
     noise_share = (noise * unit / remembered).clamp_max(1)
     relative_var_hessian = noise_share * (4 - noise_share * 2) * spread * warm
     # what the plug-in update divides by
-    denominator = (v * rho).clamp_min(eps)
+    denominator = (second_now * rho).clamp_min(eps)
     # inversion divides: positive, subtraction-free
     inversion = relative_var_hessian
     direction = (average / (denominator * (inversion + 1))).clamp_min(-1).clamp_max(1)
@@ -473,32 +473,32 @@ def step_apply_closed_form_foreach(
     warm: float,
     lr: float,
 ) -> None:
-    x0 = 1 - beta1
-    torch._foreach_lerp_(exp_avg, grad, x0)
-    v = [x.to(y.dtype) for x, y in zip(hessian, noise, strict=True)]
+    _x0 = 1 - beta1
+    torch._foreach_lerp_(exp_avg, grad, _x0)
+    second_now = [x.to(y.dtype) for x, y in zip(hessian, noise, strict=True)]
     average = [x.to(y.dtype) for x, y in zip(exp_avg, noise, strict=True)]
-    x5 = torch._foreach_mul(noise, unit)
-    x6 = torch._foreach_div(x5, remembered)
+    _x5 = torch._foreach_mul(noise, unit)
+    _x6 = torch._foreach_div(_x5, remembered)
     # q, at most everything is noise
-    noise_share = torch._foreach_clamp_max(x6, 1)
-    x8 = torch._foreach_mul(noise_share, 2)
-    x9 = torch._foreach_neg(x8)
-    x10 = torch._foreach_add(x9, 4)
-    x11 = torch._foreach_mul(noise_share, x10)
-    x12 = torch._foreach_mul(x11, spread)
-    relative_var_hessian = torch._foreach_mul(x12, warm)
-    x14 = torch._foreach_mul(v, rho)
+    noise_share = torch._foreach_clamp_max(_x6, 1)
+    _x8 = torch._foreach_mul(noise_share, 2)
+    _x9 = torch._foreach_neg(_x8)
+    _x10 = torch._foreach_add(_x9, 4)
+    _x11 = torch._foreach_mul(noise_share, _x10)
+    _x12 = torch._foreach_mul(_x11, spread)
+    relative_var_hessian = torch._foreach_mul(_x12, warm)
+    _x14 = torch._foreach_mul(second_now, rho)
     # what the plug-in update divides by
-    denominator = torch._foreach_clamp_min(x14, eps)
+    denominator = torch._foreach_clamp_min(_x14, eps)
     # inversion divides: positive, subtraction-free
     inversion = relative_var_hessian
-    x17 = torch._foreach_add(inversion, 1)
-    x18 = torch._foreach_mul(denominator, x17)
-    x19 = torch._foreach_div(average, x18)
-    x20 = torch._foreach_clamp_min(x19, -1)
-    direction = torch._foreach_clamp_max(x20, 1)
-    x22 = -lr
-    torch._foreach_add_(param, direction, alpha=x22)
+    _x17 = torch._foreach_add(inversion, 1)
+    _x18 = torch._foreach_mul(denominator, _x17)
+    _x19 = torch._foreach_div(average, _x18)
+    _x20 = torch._foreach_clamp_min(_x19, -1)
+    direction = torch._foreach_clamp_max(_x20, 1)
+    _x22 = -lr
+    torch._foreach_add_(param, direction, alpha=_x22)
 
 
 def scalars_plug_in(t: float, beta1: float, beta2: float) -> dict[str, float]:
@@ -507,30 +507,30 @@ def scalars_plug_in(t: float, beta1: float, beta2: float) -> dict[str, float]:
 
 def scalars_delta(t: float, beta1: float, beta2: float) -> dict[str, float]:
     """Scalars of the step count t, for the step of the same name."""
-    x0 = beta2**t
-    unit = 1 - x0
+    _x0 = beta2**t
+    unit = 1 - _x0
     remembered = unit
-    spread = (x0 + 1) * (beta2 - 1) / ((beta2 + 1) * (x0 - 1))
+    spread = (_x0 + 1) * (beta2 - 1) / ((beta2 + 1) * (_x0 - 1))
     warm = (1 - beta2 ** (t - 1)) ** 8 / unit**8
     return {"unit": unit, "remembered": remembered, "spread": spread, "warm": warm}
 
 
 def scalars_inversion(t: float, beta1: float, beta2: float) -> dict[str, float]:
     """Scalars of the step count t, for the step of the same name."""
-    x0 = beta2**t
-    unit = 1 - x0
+    _x0 = beta2**t
+    unit = 1 - _x0
     remembered = unit
-    spread = (x0 + 1) * (beta2 - 1) / ((beta2 + 1) * (x0 - 1))
+    spread = (_x0 + 1) * (beta2 - 1) / ((beta2 + 1) * (_x0 - 1))
     warm = (1 - beta2 ** (t - 1)) ** 8 / unit**8
     return {"unit": unit, "remembered": remembered, "spread": spread, "warm": warm}
 
 
 def scalars_closed_form(t: float, beta1: float, beta2: float) -> dict[str, float]:
     """Scalars of the step count t, for the step of the same name."""
-    x0 = beta2**t
-    unit = 1 - x0
+    _x0 = beta2**t
+    unit = 1 - _x0
     remembered = unit
-    spread = (x0 + 1) * (beta2 - 1) / ((beta2 + 1) * (x0 - 1))
+    spread = (_x0 + 1) * (beta2 - 1) / ((beta2 + 1) * (_x0 - 1))
     warm = (1 - beta2 ** (t - 1)) ** 8 / unit**8
     return {"unit": unit, "remembered": remembered, "spread": spread, "warm": warm}
 

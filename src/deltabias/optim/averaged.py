@@ -132,9 +132,12 @@ class AveragedOptimizer(CorrectedOptimizer):
         count: float,
     ) -> dict[str, Any]:
         hypers = self._scalars(group)
-        m = float(microbatches or 2)
         function = getattr(self._module(group), f"scalars_{strategy}")
-        available: Mapping[str, Any] = {"t": count, "m": m, **hypers}
+        available: Mapping[str, Any] = {
+            "t": count,
+            "microbatches": float(microbatches or 2),
+            **hypers,
+        }
         scalars = function(*(available[name] for name in signature(function).parameters))
         if microbatches is None and "warm" in scalars:
             scalars["warm"] = 0.0  # no statistics in this step: take it uncorrected

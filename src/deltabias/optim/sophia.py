@@ -166,7 +166,7 @@ class SophiaG(AveragedOptimizer):
         if corrected:
             tensors["noise"] = [self.state[p]["noise"] for p in params]
             tensors |= self._moment_inputs(params, tensors["grad"], moments, 2)
-            scalars["m"] = 2.0 if moments is None else float(moments.count)
+            scalars["microbatches"] = 2.0 if moments is None else float(moments.count)
         name = "step_observe_delta" if corrected else "step_observe_plug_in"
         run_step(sophia_g, name, tensors, scalars, foreach=use_foreach(group, params))
 

@@ -1,8 +1,8 @@
 """The relative bias (E u - u*)/u* without drawing anything: derived, or integrated exactly."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 
 import mpmath
 import sympy as sp
@@ -12,7 +12,7 @@ from deltabias.calculus.weights import STEP
 from deltabias.derivation import MAX_ORDER, derive
 from deltabias.report.existence import has_moment
 from deltabias.report.scenario import Scenario
-from deltabias.rule import State
+from deltabias.rule import State, UpdateRule
 from deltabias.safe_form import numerator_of
 from deltabias.truth import (
     FiniteLaw,
@@ -26,6 +26,8 @@ from deltabias.truth import (
     steps_to_steady_state,
 )
 
+SYMMETRIC_LAWS = ("normal", "laplace", "student_t", "two_point")
+HIGHEST_CUMULANT = 64
 DIGITS = 120
 VANISHING = mpmath.mpf(10) ** -40
 """A mean gradient for q = 1. The relative bias is even in it for a symmetric law: error 10⁻⁸⁰."""
@@ -54,14 +56,9 @@ class Prediction:
 
 @dataclass
 class Predictor:
-    """Predicts the relative bias of one scenario, step by step and in the steady state.
-
-    The expansion is derived once per order, symbolically in the step, the hyperparameters and the
-    law's cumulants, and then evaluated at `DIGITS` digits.
-    """
+    """Predicts the relative bias of one scenario, step by step and in the steady state."""
 
     scene: Scenario
-    _compiled: dict = field(default_factory=dict)
 
     def __call__(self, noise_share: float, steps: int | None) -> Prediction:
         """The prediction after so many steps; None is the steady state."""
@@ -81,7 +78,9 @@ class Predictor:
         """The expansion through order 1, 2, …, as far as the law has the moments."""
         sums = []
         for order in range(1, MAX_ORDER + 1):
-            orders, function = self._expansion(order, steadily=steps is None)
+            orders, function = _expansion(
+                self.scene.rule, order, self.scene.microbatches, self.scene.law_name, steps is None
+            )
             try:
                 with mpmath.workdps(DIGITS):
                     cumulants = [_mpf(law.cumulant(n)) for n in orders]
@@ -92,41 +91,6 @@ class Predictor:
             except MomentDoesNotExist:
                 break
         return sums
-
-    def _expansion(self, order: int, *, steadily: bool) -> tuple[list[int], Callable]:
-        """The cumulants' orders that occur, and a function of step, hypers and cumulants."""
-        key = order, steadily
-        if key not in self._compiled:
-            rule = self.scene.rule
-            bias = derive(rule, order).relative_bias(
-                sp.oo if steadily else STEP,
-                microbatches=self.scene.microbatches,
-                law=self._law_in_symbols,
-            )
-            named = sorted(
-                (s for s in bias.free_symbols if s in self._cumulant_orders),
-                key=self._cumulant_orders.get,
-            )
-            arguments = [STEP, *(h.symbol for h in rule.all_hypers), *named]
-            function = sp.lambdify(arguments, bias, modules="mpmath")
-            self._compiled[key] = [self._cumulant_orders[s] for s in named], function
-        return self._compiled[key]
-
-    @cached_property
-    def _cumulant_orders(self) -> dict[sp.Symbol, int]:
-        return {sp.Symbol(f"kappa_{n}", real=True): n for n in range(1, 33)}
-
-    def _law_in_symbols(self, expression: sp.Expr) -> sp.Expr:
-        """kappa(n) as a symbol, or 0 where every law of this name has none: keeps it short."""
-        symbol = {n: s for s, n in self._cumulant_orders.items()}
-        name = self.scene.law_name
-        odd = name in ("normal", "laplace", "student_t", "two_point")
-
-        def named(n: sp.Integer) -> sp.Expr:
-            vanishes = n > 2 and (name == "normal" or (odd and n % 2 == 1))
-            return sp.Integer(0) if vanishes else symbol[int(n)]
-
-        return expression.replace(KAPPA, named)
 
     # -- exact ------------------------------------------------------------------------------------
 
@@ -169,6 +133,32 @@ class Predictor:
         if statistic is None or divided is None:
             return None
         return first[0], second[0], {"statistic": statistic, **divided}
+
+
+@lru_cache(maxsize=64)
+def _expansion(
+    rule: UpdateRule, order: int, microbatches: int, law_name: str, steady: bool
+) -> tuple[list[int], Callable]:
+    """The cumulants' orders that occur, and the relative bias as a function for mpmath.
+
+    The expansion is derived once, symbolically; the function takes the step, the hyperparameters
+    and those cumulants.
+    """
+
+    def named(n: sp.Integer) -> sp.Expr:
+        """kappa(n), or 0 where no law of this name has one: that keeps it short."""
+        vanishes = n > 2 and (law_name == "normal" or (law_name in SYMMETRIC_LAWS and n % 2 == 1))
+        return sp.Integer(0) if vanishes else sp.Symbol(f"kappa_{n}", real=True)
+
+    bias = derive(rule, order).relative_bias(
+        sp.oo if steady else STEP,
+        microbatches=microbatches,
+        law=lambda expression: expression.replace(KAPPA, named),
+    )
+    present = {str(s) for s in bias.free_symbols}
+    orders = [n for n in range(1, HIGHEST_CUMULANT + 1) if f"kappa_{n}" in present]
+    arguments = [STEP, *(h.symbol for h in rule.all_hypers), *(named(n) for n in orders)]
+    return orders, sp.lambdify(arguments, bias, modules="mpmath")
 
 
 def _square_statistic(first: State, second: State) -> str | None:

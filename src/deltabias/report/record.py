@@ -9,6 +9,7 @@ from pathlib import Path
 from deltabias.errors import DeltabiasError
 from deltabias.report.rows import Progress, Row, make_rows
 from deltabias.report.scenario import LONGEST_MEMORY, Scenario, scenario
+from deltabias.report.simulation import check_size
 from deltabias.report.verdict import verdict
 from deltabias.rule import UpdateRule
 
@@ -111,6 +112,7 @@ def report(
     _check_count("seed", seed, 0, 2**63 - 1)
     if replicates is not None:
         _check_count("replicates", replicates, FEWEST_REPLICATES, MOST_REPLICATES)
+    check_size(scene, max(steps if scene.never_forgets else (*steps, scene.memory)))
     lasting: list[int | None] = [] if scene.never_forgets else [None]
     rows = make_rows(
         scene, [*lasting, *steps], shares, replicates=replicates, seed=seed, progress=progress

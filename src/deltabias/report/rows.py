@@ -48,8 +48,9 @@ class Row:
 
     @property
     def bias(self) -> float | None:
-        """The best that is known: predicted, or else simulated."""
-        return self.simulated if self.predicted is None else self.predicted
+        """The best that is known: exact, else simulated, else the series."""
+        known = (self.exact, self.simulated, self.predicted)
+        return next((value for value in known if value is not None), None)
 
     def to_dict(self) -> dict:
         """The row for JSON; the steady state has no step."""

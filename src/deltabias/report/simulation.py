@@ -109,6 +109,23 @@ def simulate(
     return Simulated(float(found.mean), float(np.hypot(found.standard_error, unseen)), count)
 
 
+def check_size(scene: Scenario, steps: int) -> None:
+    """Refuse a history that does not fit, before any work.
+
+    Raises
+    ------
+    DeltabiasError
+        with the sizes and what to make smaller.
+    """
+    histories = Histories(scene, scene.gradient_law(0.5), steps, by_score=False)
+    if histories.length * histories.width > LONGEST_HISTORY:
+        raise DeltabiasError(
+            f"{histories.length} steps of {histories.width} microbatches are more than the "
+            f"{LONGEST_HISTORY} numbers that a simulated history may have; use fewer steps, "
+            "fewer microbatches or smaller betas."
+        )
+
+
 def _affordable(draws: int) -> int:
     return 2 * int(np.clip(DRAWS / draws, FEWEST_REPLICATES, MOST_REPLICATES) // 2)
 
@@ -162,12 +179,6 @@ class Histories:
         self.center = None if law.center_of_symmetry is None else float(law.center_of_symmetry)
         self.sides = 1 if self.center is None else 2
         self.width, self.drawn = _what_is_drawn(scene, law, by_score)
-        if self.length * self.width > LONGEST_HISTORY:
-            raise DeltabiasError(
-                f"{self.length} steps of {self.width} microbatches are more than the "
-                f"{LONGEST_HISTORY} numbers that a simulated history may have; use fewer steps, "
-                "fewer microbatches or smaller betas."
-            )
 
     @property
     def draws(self) -> float:

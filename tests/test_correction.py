@@ -205,8 +205,7 @@ def two(first, second, update="g/sqrt(v)"):
     return UpdateRule("own", update, (first, second))
 
 
-# DEFECT: these are accepted with a claim of order 2 and then corrected with moments of another
-# statistic (silently), or fail with KeyError or StopIteration while they run
+# nothing here estimates the moments of these; a claim of order 2 would be made for another statistic
 UNSUPPORTED = {
     "fourth power of a mean": (
         two(GRAD, Ema("v", Statistic("p", GRADIENT, outer=MEAN**4, positive=True))), "delta"

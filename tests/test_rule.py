@@ -270,7 +270,6 @@ def test_a_string_that_is_no_rule_is_refused(text, hypers, error, message):
         UpdateRule.parse(text, hypers=hypers)
 
 
-# DEFECT: TypeError or AttributeError from the middle of something else
 @pytest.mark.parametrize(
     "make",
     [

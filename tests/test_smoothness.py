@@ -91,7 +91,7 @@ def test_an_extreme_of_two_statistics_has_no_branch(text, message):
         smooth_branch(UpdateRule.parse(text))
 
 
-# DEFECT: the derivative of sign is a distribution that `sp.diff` does not call zero
+# the derivative of sign is a distribution that `sp.diff` does not call zero
 @pytest.mark.parametrize("text", ["sign(g)", "sign(g*h)", "eps*sign(g) + 1"])
 def test_an_update_that_is_constant_where_it_is_smooth_is_refused(text):
     with pytest.raises(NotDifferentiableError, match="does not change with any statistic where"):

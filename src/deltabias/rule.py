@@ -24,6 +24,7 @@ import sympy as sp
 from deltabias.calculus.weights import Weights
 from deltabias.errors import ParseError, RuleError
 from deltabias.parser import FUNCTIONS, parse_expression
+from deltabias.reserved import RESERVED
 
 GRADIENT = sp.Symbol("x", real=True)
 """One microbatch's own gradient, the variable of `Statistic.sample`."""
@@ -36,68 +37,6 @@ MEAN = sp.Symbol("mean", real=True)
 
 _IDENTIFIER = re.compile(r"[a-z][a-z0-9_]*\Z")
 _HYPER_NAME = re.compile(r"(eps|beta|damping)[a-z0-9_]*\Z|lr\Z")
-
-
-RESERVED = frozenset(  # fmt: skip
-    {
-        "t",
-        "microbatches",
-        "ratio",
-        "share",
-        "denominator",
-        "numerator",
-        "inversion",
-        "coupling",
-        "update",
-        "plug_in",
-        "delta_bias",
-        "trust",
-        "warm",
-        "enough",
-        "covariance",
-        "variance",
-        "noise",
-        "third",
-        "third_mean",
-        "noise_share",
-        "signal",
-        "skewness",
-        "skew_variance",
-        "root",
-        "root_mean_square",
-        "root_debiased",
-        "unit",
-        "remembered",
-        "overlap",
-        "spread",
-        "step_mean",
-        "step_cov",
-        "step_var",
-        "relative_unit",
-        "unit_of_c",
-        "debias_numerator",
-        "debias_preconditioner",
-        "average",
-        "average_debiased",
-        "gradient_now",
-        "second_now",
-        "safe_second",
-        "old",
-        "param",
-        "grad",
-        "direction",
-        "c2",
-        "c3",
-        "c4",
-        "relative_c2",
-        "relative_c3",
-        "relative_c4",
-        "torch",
-        "math",
-        "module",
-    }
-)
-"""Names that corrected forms and generated code use themselves."""
 
 
 def _check_name(kind: str, name: str) -> None:

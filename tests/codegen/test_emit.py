@@ -164,7 +164,7 @@ def hostile_rule(field, text):
     return UpdateRule("hostile", plain.update, plain.states, **{field: value})
 
 
-# DEFECT: a title goes into the module's docstring as it is, and may end it
+# a title comes from a user's file and goes into the module's docstring
 @pytest.mark.parametrize("field", ["title", "text", "sources"])
 @pytest.mark.parametrize("text", HOSTILE, ids=repr)
 def test_words_for_people_cannot_become_code(field, text):

@@ -69,8 +69,7 @@ def test_the_printed_function_has_the_value_of_the_formula(expression):
     assert disagreement(plain * (1 + 1e-9), expression) > 1e-11 or not plain.any()
 
 
-# DEFECT: a host scalar less a list of tensors has no operation in torch._foreach, and log(1 + eps)
-# no function on host scalars
+# torch._foreach has no operation for a host scalar less, or divided by, a list of tensors
 @settings(max_examples=30)
 @given(formulas())
 def test_the_printed_function_has_the_value_of_a_formula_with_scalars(expression):
@@ -120,7 +119,6 @@ def test_precedence_and_signs_survive_printing(expression):
     assert same_bits(plain, listed)
 
 
-# DEFECT: see above; the last two
 @pytest.mark.parametrize(
     "expression",
     [EPS / V + G, EPS * LR / (V * W), 2 * EPS / V, EPS - LR - V, G * sp.log(1 + EPS)],
@@ -132,7 +130,7 @@ def test_a_scalar_on_the_left_survives_printing(expression):
     assert same_bits(plain, listed)
 
 
-# DEFECT: (a ** b) ** c is printed without its brackets, which Python reads from the right
+# Python reads a ** b ** c from the right
 def test_a_power_of_a_power_of_scalars_keeps_its_brackets():
     program = Program("f", ("g",), ("eps", "lr"))
     code = Lowering(program)
@@ -144,7 +142,7 @@ def test_a_power_of_a_power_of_scalars_keeps_its_brackets():
     assert float(plain) == pytest.approx((0.5**1.25) ** 0.5, rel=1e-14)
 
 
-# DEFECT: the derivative of erf has 2/√π in it; π and e are numbers that the table does not know
+# the derivative of erf has 2/√π in it
 @pytest.mark.parametrize("text", ["erf(g)*v", "exp(1)*g/v", "g*exp(v-1)"])
 def test_a_rule_with_an_irrational_constant_is_printed(text):
     assert rule_programs(UpdateRule.parse(text)).updates
@@ -331,7 +329,7 @@ def test_notes_and_docstrings_are_printed():
         assert '"""First line.\n\n    More.\n    """' in text
 
 
-# DEFECT: temporaries are called x0, x1, … like a user's own statistics, which they then overwrite
+# a user may call a statistic x0
 @pytest.mark.parametrize("names", [("x0", "x1"), ("x1", "x0"), ("x2", "x3")])
 def test_a_temporary_does_not_overwrite_an_argument(names):
     first, second = (sp.Symbol(n, positive=True) for n in names)

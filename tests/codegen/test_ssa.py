@@ -228,13 +228,12 @@ def test_free_symbols_are_those_that_definitions_do_not_make_themselves():
     assert list(symbols_of([share, update])) == ["eps", "v", "g"]
 
 
-# DEFECT: a float that multiplies slips through the table and then has no numerator to print
 def test_a_float_is_not_an_exact_number():
     with pytest.raises(GenerateError):
         lowered(sp.Float(0.5) * G)
 
 
-# DEFECT: the second definition of a name silently changes what the first one stood for
+# (G + 1) W would otherwise be read from the second a
 def test_a_name_is_not_defined_twice():
     twice = [Definition("a", G + 1), Definition("a", V + 1), Definition("b", (G + 1) * W)]
     with pytest.raises(GenerateError, match="'a'"):

@@ -45,7 +45,7 @@ def hyper_values(name, **changed):
 def scalars_at(name, strategy, t, hypers, lr):
     """Everything a step takes as a number at step t."""
     function = getattr(module_of(name), f"scalars_{strategy}")
-    known = {**hypers, "t": t, "microbatches": SIZE, "lr": lr}
+    known = {**hypers, "t": t, MICROBATCHES.name: SIZE, "lr": lr}
     return known | function(**{k: known[k] for k in inspect.signature(function).parameters})
 
 
@@ -200,7 +200,7 @@ PLANTED = {
     "one step late": lambda s: {**s, "debias_numerator": 1 - 0.9 ** (s["t"] + 1)},
     "another beta": lambda s: {**s, "beta2": s["beta2"] * 0.999},
     "trust": lambda s: {**s, "warm": s["warm"] ** 2},
-    "a microbatch too many": lambda s: {**s, "microbatches": s["microbatches"] + 1},
+    "a microbatch too many": lambda s: {**s, MICROBATCHES.name: SIZE + 1},
 }
 
 

@@ -105,7 +105,6 @@ def test_a_file_written_by_hand_is_no_orphan(root, folder):
     assert (root / folder / "notes.md").read_text() == "by hand\n"
 
 
-# DEFECT: every file of these folders is read as text
 def test_a_file_that_is_not_text_is_no_orphan(root):
     (root / DOCS / "figure.png").write_bytes(b"\x89PNG\r\n\x1a\n\xff\xfe")
     assert kinds(root) == {}
@@ -179,7 +178,6 @@ def test_a_file_that_was_not_generated_is_never_overwritten(tmp_path, name):
     assert everything(tmp_path) == {(tmp_path / name).relative_to(tmp_path): b"my own\n"}
 
 
-# DEFECT: temporary files stay behind when a rename fails
 @pytest.mark.parametrize("fails_at", [1, 3])
 def test_one_rule_leaves_nothing_half_written(tmp_path, monkeypatch, fails_at):
     write_rule(TYPED, tmp_path / "whole")

@@ -6,9 +6,12 @@ from collections.abc import Iterator
 import sympy as sp
 from sympy.printing.str import StrPrinter
 
-from deltabias.correction import Correction
-from deltabias.derivation import Derivation
+from deltabias.correction import Correction, correct
+from deltabias.derivation import Derivation, derive
+from deltabias.errors import StrategyError
 from deltabias.parser import clip
+from deltabias.rule import UpdateRule
+from deltabias.safe_form import kernel
 
 GREEK = ("alpha", "beta", "eps", "rho", "gamma", "delta", "lambda", "mu", "sigma", "tau")
 
@@ -35,10 +38,10 @@ def _reads_as_symbol(name: str) -> bool:
         return False
 
 
-def as_record(derivation: Derivation, correction: Correction) -> dict:
+def as_record(derivation: Derivation) -> dict:
     """Everything as strings and numbers. The delta bias is Σ coefficient × moment."""
     rule, show = derivation.rule, _Readable().doprint
-    claim, cost = correction.claim, correction.cost
+    form = kernel(derive(rule, 1))
     return {
         "rule": str(rule),
         "name": rule.name,
@@ -58,35 +61,51 @@ def as_record(derivation: Derivation, correction: Correction) -> dict:
         "domain": [show(c) for c in derivation.domain],
         "delta_bias": str(derivation.delta_bias),
         "safe_form": {
-            "subtraction_free": correction.kernel.safe,
+            "subtraction_free": form.safe,
             "definitions": [
                 {"name": d.name, "expression": show(d.expression), "note": d.note}
-                for d in correction.kernel.definitions
+                for d in form.definitions
             ],
             "moments": [
                 {"name": m.name, "moment": str(m.moment), "divisor": show(m.divisor)}
-                for m in correction.kernel.moments
+                for m in form.moments
             ],
         },
-        "correction": {
-            "strategy": correction.strategy,
-            "order": claim.order,
-            "scope": claim.scope,
-            "assumes": list(claim.assumes),
-            "passes": cost.passes,
-            "tensors": cost.buffers,
-            "bytes_per_parameter": cost.bytes_per_parameter,
-            "sums_within_a_step": cost.sums,
-        },
+        "correction": _correction_record(rule),
         "steps": [{"text": s.text, "equation": str(s.equation)} for s in derivation.steps],
         "sources": list(rule.sources),
     }
 
 
+def _correction_record(rule: UpdateRule) -> dict:
+    correction, why = _correction(rule)
+    if correction is None:
+        return {"strategy": None, "why": why}
+    claim, cost = correction.claim, correction.cost
+    return {
+        "strategy": correction.strategy,
+        "order": claim.order,
+        "scope": claim.scope,
+        "assumes": list(claim.assumes),
+        "passes": cost.passes,
+        "tensors": cost.buffers,
+        "bytes_per_parameter": cost.bytes_per_parameter,
+        "sums_within_a_step": cost.sums,
+    }
+
+
+def _correction(rule: UpdateRule) -> tuple[Correction | None, str]:
+    """The default strategy, or why it does not apply: a linear rule, unknown moments."""
+    try:
+        return correct(rule), ""
+    except StrategyError as error:
+        return None, str(error)
+
+
 # -- for people -------------------------------------------------------------------------------
 
 
-def as_text(derivation: Derivation, correction: Correction, *, steps: bool) -> str:
+def as_text(derivation: Derivation, *, steps: bool) -> str:
     """Equations in Unicode, two-dimensional; with `steps` every line of the derivation."""
     parts = [f"{derivation.rule.name}: u = {derivation.rule}", ""]
     for step in derivation.steps if steps else ():
@@ -98,7 +117,7 @@ def as_text(derivation: Derivation, correction: Correction, *, steps: bool) -> s
     if not derivation.terms:
         parts += ["  none: the update is linear in its statistics.", ""]
     parts += [f"Domain: {_domain(derivation)}.", ""]
-    return "\n".join([*parts, *_correction_lines(correction)])
+    return "\n".join([*parts, *_correction_lines(derivation)])
 
 
 def _drawn(expression: sp.Basic, factor: sp.Basic | None = None, indent: str = "  ") -> str:
@@ -127,20 +146,31 @@ def _domain(derivation: Derivation) -> str:
     return ", ".join(map(str, derivation.domain)) or "everywhere"
 
 
-def _correction_lines(correction: Correction) -> Iterator[str]:
-    if correction.strategy == "plug_in":
-        yield "The update as it is has no bias of this kind: there is nothing to correct."
+def _correction_lines(derivation: Derivation) -> Iterator[str]:
+    if not derivation.terms:
+        yield "There is nothing to correct."
         return
-    kernel, claim, cost = correction.kernel, correction.claim, correction.cost
-    kind = "a ratio without subtraction" if kernel.safe else "a subtraction, which can overshoot"
+    form = kernel(derive(derivation.rule, 1))
+    kind = "a ratio without subtraction" if form.safe else "a subtraction, which can overshoot"
     yield f"Corrected update, {kind}:"
     yield ""
-    for moment in kernel.moments:
+    for moment in form.moments:
         yield f"  {moment.name} = {moment.moment}/({moment.divisor})"
-    for definition in kernel.definitions:
+    for definition in form.definitions:
         note = f"    ({definition.note})" if definition.note else ""
         yield f"  {definition.name} = {definition.expression}{note}"
     yield ""
+    yield from _claim_lines(derivation.rule)
+    for source in derivation.rule.sources:
+        yield f"Source: {source}."
+
+
+def _claim_lines(rule: UpdateRule) -> Iterator[str]:
+    correction, why = _correction(rule)
+    if correction is None:
+        yield f"No strategy by default: {why}"
+        return
+    claim, cost = correction.claim, correction.cost
     yield (
         f"Strategy {correction.strategy!r}: leaves a bias of order {claim.order} over the "
         f"{claim.scope}; passes: {cost.passes}, tensors kept: {cost.buffers} "
@@ -148,11 +178,9 @@ def _correction_lines(correction: Correction) -> Iterator[str]:
     )
     for assumption in claim.assumes:
         yield f"It assumes {assumption}."
-    for source in correction.rule.sources:
-        yield f"Source: {source}."
 
 
-def as_latex(derivation: Derivation, correction: Correction, *, steps: bool) -> str:
+def as_latex(derivation: Derivation, *, steps: bool) -> str:
     """Display equations, one for each term, then the safe form."""
     lines = []
     for step in derivation.steps if steps else ():
@@ -164,10 +192,9 @@ def as_latex(derivation: Derivation, correction: Correction, *, steps: bool) -> 
         ]
     domain = r",\; ".join(_latex(c) for c in derivation.domain) or r"\text{everywhere}"
     lines += ["% domain", rf"\[ {domain} \]"]
-    for d in correction.kernel.definitions if derivation.terms else ():
+    for d in kernel(derive(derivation.rule, 1)).definitions if derivation.terms else ():
         lines += [f"% {d.name}", rf"\[ {_latex(d.symbol)} = {_latex(d.expression)} \]"]
-    claim = correction.claim
-    lines += [f"% strategy {correction.strategy}: order {claim.order} over the {claim.scope}"]
+    lines += [f"% {line}" for line in _claim_lines(derivation.rule)]
     return "\n".join(lines)
 
 

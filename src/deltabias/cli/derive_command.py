@@ -33,17 +33,14 @@ def derive(
     is a random statistic.
     """
     from deltabias.cli import derivation_text
-    from deltabias.correction import correct
     from deltabias.derivation import derive as derive_rule
     from deltabias.rule_file import resolve_rule
 
     resolved = resolve_rule(rule, declared(parse_hypers(hypers)))
     derivation = derive_rule(resolved, order)
-    # a linear rule has no bias, and nothing that corrects it
-    correction = correct(resolved, "delta" if derivation.terms else "plug_in")
     if as_json or style == "json":
-        echo_json(derivation_text.as_record(derivation, correction))
+        echo_json(derivation_text.as_record(derivation))
     elif style == "latex":
-        click.echo(derivation_text.as_latex(derivation, correction, steps=steps))
+        click.echo(derivation_text.as_latex(derivation, steps=steps))
     else:
-        click.echo(derivation_text.as_text(derivation, correction, steps=steps))
+        click.echo(derivation_text.as_text(derivation, steps=steps))

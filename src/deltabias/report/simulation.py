@@ -135,7 +135,7 @@ def _estimate(scene: Scenario, histories: "Histories", count: int, seed: int) ->
         state_means(scene.rule.states, histories.weights, histories.law, scene.microbatches)
     )
     target = _target(scene, histories, means)
-    controls = _Controls(scene, histories, means)
+    controls = Controls(scene, histories, means)
 
     def relative(sample: np.ndarray) -> np.ndarray:
         states, score = sample[:, :, : len(means)], sample[:, :, len(means) :]
@@ -247,7 +247,7 @@ def _polynomial(expression, variable, value: np.ndarray) -> np.ndarray:
     return np.polyval(coefficients, value)
 
 
-class _Controls:
+class Controls:
     """Monomials of degree one and two in the states' deviations, and their exact means.
 
     A monomial is left out if the law has no moment that its variance needs.

@@ -93,7 +93,7 @@ def _remedy(rule: UpdateRule) -> str:
     try:
         correction = correct(rule)
     except StrategyError as error:
-        return f"Worth correcting, but no strategy applies: {error}"
+        return f"Worth correcting, but strategy 'delta' does not apply: {error}"
     claim, cost = correction.claim, correction.cost
     text = (
         f"Worth correcting: strategy {correction.strategy!r} claims to leave a bias of order "

@@ -205,7 +205,7 @@ def two(first, second, update="g/sqrt(v)"):
     return UpdateRule("own", update, (first, second))
 
 
-# nothing here estimates the moments of these; a claim of order 2 would be made for another statistic
+# nothing estimates the moments of these: a claim of order 2 would be about another statistic
 UNSUPPORTED = {
     "fourth power of a mean": (
         two(GRAD, Ema("v", Statistic("p", GRADIENT, outer=MEAN**4, positive=True))), "delta"

@@ -81,7 +81,9 @@ def _show(
         rows = [r for r in rows[:MOST_ROWS] if r.passed is not False] + findings.failures
     for row in rows:
         cells = map(_text, (row.measured, row.predicted, row.standard_error))
-        table.add_row(row.claim, *cells, _MARKS[row.passed], row.note)
+        # what held needs no words; results/ has them all
+        note = "" if row.passed and not every_row else row.note
+        table.add_row(row.claim, *cells, _MARKS[row.passed], note)
     console.print(table)
     held = sum(row.passed is True for row in findings.rows)
     hidden = len(findings.rows) - len(rows)

@@ -7,6 +7,7 @@ import matplotlib
 matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
+from matplotlib.ticker import NullFormatter  # noqa: E402
 
 STYLE = {
     "svg.hashsalt": "deltabias",  # element ids are hashes; unsalted they would be random
@@ -21,21 +22,34 @@ STYLE = {
 }
 
 
-def panels(rows: int, columns: int, *, height: float = 2.8, width: float = 3.4, **keywords):
-    """A figure and its axes ``[rows, columns]``, as `matplotlib.pyplot.subplots` gives them."""
-    with plt.rc_context(STYLE):
-        return plt.subplots(
-            rows,
-            columns,
-            figsize=(width * columns, height * rows),
-            squeeze=False,
-            layout="constrained",
-            **keywords,
-        )
+styled = plt.rc_context(STYLE)
+"""Decorates a function that draws: the style holds while it runs, and nowhere else."""
+
+
+def panels(rows: int, columns: int, *, height: float = 2.8, width: float = 3.4):
+    """A figure and its axes ``[rows, columns]``."""
+    return plt.subplots(
+        rows,
+        columns,
+        figsize=(width * columns, height * rows),
+        squeeze=False,
+        layout="constrained",
+    )
+
+
+def legend_below(figure, axis) -> None:
+    """One legend for all panels, out of their way."""
+    handles, labels = axis.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=5)
+
+
+def plain_log_ticks(axis) -> None:
+    """Decades are labelled, what lies between them is not."""
+    for one in (axis.xaxis, axis.yaxis):
+        one.set_minor_formatter(NullFormatter())
 
 
 def save(figure, path: Path) -> None:
     """Write the svg without a date in it."""
-    with plt.rc_context(STYLE):
-        figure.savefig(path, format="svg", metadata={"Date": None})
+    figure.savefig(path, format="svg", metadata={"Date": None})
     plt.close(figure)

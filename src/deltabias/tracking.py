@@ -224,95 +224,119 @@ def _debias_scalars(first: State | None, second: State) -> list[Definition]:
 def closure(derivation: Derivation, form: Kernel, *, skewness: bool) -> Tracking:
     """Track the noise of the mean gradient and, with `skewness`, its third cumulant."""
     first, second = _states(derivation)
-    coupled = first is not None and first.statistic.observation == second.statistic.observation
-    memory = _memory(first if coupled else None, second)
-    m = MICROBATCHES
-    noise = (sp.Integer(1), central(2) / (m - 1), "var(ḡ)/v")
-    third = (
-        sp.Rational(3, 2),
-        central(3) / ((m - 1) * sp.Max(m - 2, 1)),  # two microbatches have c3 = 0
-        "third cumulant of ḡ, relative to √v³",
-    )
-    mixed = (sp.Integer(2), STEP_MEAN * third[1], "E ḡ k₃, relative to v²")
-    wanted = {"noise": noise, "third": third, "third_mean": mixed} if skewness else {"noise": noise}
+    if first is not None and first.statistic.observation != second.statistic.observation:
+        first = None  # nothing couples
+    wanted = _step_estimates() if skewness else _step_estimates()[:1]
+    memories = {name: _memory(first, second, power) for name, power, _, _ in wanted}
     accumulators = tuple(
-        Accumulator(name, power, memory.decay, memory.gain, increment, note)
-        for name, (power, increment, note) in wanted.items()
+        Accumulator(name, power, memories[name].decay, memories[name].gain, increment, note)
+        for name, power, increment, note in wanted
     )
+    scalars = _debias_scalars(*_states(derivation)) + _closure_scalars(first, second, memories)
     return Tracking(
         "closure" if skewness else "closed_form",
         accumulators,
-        (*_debias_scalars(first, second), *_closure_scalars(first, second, memory)),
-        tuple(_closure_moments(first, form, skewness=skewness)),
+        tuple(scalars),
+        tuple(_closure_moments(_states(derivation)[0], form, skewness=skewness)),
         highest=3 if skewness else 2,
     )
 
 
-def _memory(first: State | None, second: State) -> Weights:
-    """How long noise is remembered: as long as the coupling's sum, at least as the average."""
-    fresh = first is None or first.weights.decay == 0
-    decay = second.weights.decay * (1 if fresh else first.weights.decay)
-    if decay == 1:
-        return Weights(decay)
-    return Weights(decay, 1 - decay)
+def _step_estimates() -> tuple[tuple[str, sp.Rational, sp.Expr, str], ...]:
+    """Name, power of v, unbiased estimate from one step, meaning."""
+    m = MICROBATCHES
+    third = central(3) / ((m - 1) * sp.Max(m - 2, 1))  # two microbatches have c3 = 0
+    return (
+        ("noise", sp.Integer(1), central(2) / (m - 1), "var(ḡ)/v"),
+        ("third", sp.Rational(3, 2), third, "third cumulant of ḡ, relative to √v³"),
+        ("third_mean", sp.Integer(2), STEP_MEAN * third, "E ḡ k₃, relative to v²"),
+    )
 
 
-def _closure_scalars(first: State | None, second: State, memory: Weights) -> list[Definition]:
+def _memory(first: State | None, second: State, power: sp.Rational) -> Weights:
+    """How long an estimate is remembered: as long as the coupling's sum, where there is one.
+
+    And no longer than v**power itself lasts: its ratio to v**power would grow without end once
+    the gradients vanish.
+    """
+    lasts = second.weights.decay**power
+    if first is None or first.weights.decay == 0:
+        decay = lasts
+    elif power == 1:
+        decay = first.weights.decay * second.weights.decay
+    else:
+        decay = sp.Min(first.weights.decay * second.weights.decay, lasts)
+    return Weights(decay) if decay == 1 else Weights(decay, 1 - decay)
+
+
+def _closure_scalars(
+    first: State | None, second: State, memories: dict[str, Weights]
+) -> list[Definition]:
     raw = Weights(second.weights.decay, second.weights.gain)
     scalars = [
-        Definition(
-            "unit", sp.simplify(product_sum([raw])), "sum of the weights of the raw state v"
-        ),
-        Definition(
-            "remembered", sp.simplify(product_sum([memory])), "sum of the accumulators' weights"
-        ),
+        Definition("unit", sp.simplify(product_sum([raw])), "sum of the weights of the raw state v")
+    ]
+    for name, memory in memories.items():
+        kept = STEP if memory.decay == 1 else 1 - memory.decay**STEP
+        scalars.append(Definition(f"remembered_{name}", kept, "sum of the accumulator's weights"))
+    if first is not None:
+        joint = product_sum([first.weights, second.weights])
+        apart = product_sum([first.weights]) * product_sum([second.weights])
+        overlap = sp.simplify(joint / apart)
+        scalars.append(Definition("overlap", overlap, "Σ w w' of both averages"))
+    return [
+        *scalars,
         Definition("spread", effective(second.weights), "Σ w² of the preconditioner's average"),
         Definition("warm", _warm(second.weights), "no trust before there is a history"),
     ]
-    if first is not None and first.statistic.observation == second.statistic.observation:
-        joint = product_sum([first.weights, second.weights])
-        apart = product_sum([first.weights]) * product_sum([second.weights])
-        scalars.insert(
-            2, Definition("overlap", sp.simplify(joint / apart), "Σ w w' of both averages")
-        )
-    return scalars
 
 
 def _closure_moments(first: State | None, form: Kernel, *, skewness: bool) -> list[Definition]:
-    noise, third, mixed = sp.symbols("noise third third_mean", real=True)
-    unit, kept, spread, overlap, warm = sp.symbols("unit remembered spread overlap warm")
-    share = sp.Symbol("noise_share", real=True)
-    moments = [
-        Definition("noise_share", sp.Min(noise * unit / kept, 1), "q, at most everything is noise")
-    ]
-    relative = share * (4 - 2 * share)
-    skew = sp.Integer(0)
-    signal = sp.Symbol("signal", real=True)
+    noise, third, mixed = (_average(*row[:2]) for row in _step_estimates())
+    spread, overlap, warm = sp.symbols("spread overlap warm")
+    share, signal = sp.symbols("noise_share signal", real=True)
+    moments = [Definition("noise_share", sp.Min(noise, 1), "q, at most everything is noise")]
+    relative, skew = share * (4 - 2 * share), sp.Integer(0)
     if skewness:
-        raw = third * unit ** sp.Rational(3, 2) / kept
-        moments.append(
-            Definition("signal", _signal(first), "mean gradient over its root mean square")
-        )
-        moments.append(
+        moments += [
+            Definition("signal", _signal(first), "mean gradient over its root mean square"),
             Definition(
                 "skew_variance",
-                _bounded(3 * signal * raw + mixed * unit**2 / kept, SKEW_VARIANCE_LIMIT),
+                _bounded(3 * signal * third + mixed, SKEW_VARIANCE_LIMIT),
                 "4 μ κ₃ + κ₄, relative",
-            )
-        )
-        moments.append(
-            Definition("skewness", _bounded(raw, SKEWNESS_LIMIT), "κ₃ over the cube of the root")
-        )
-        relative += moments[-2].symbol
+            ),
+            Definition("skewness", _bounded(third, SKEWNESS_LIMIT), "κ₃ over the cube of the root"),
+        ]
+        relative = sp.Max(relative + moments[-2].symbol, 0)
         skew = moments[-1].symbol
     for moment in form.moments:
         if moment.moment.func.__name__ == "cov":
-            root = sp.Symbol("root_mean_square", positive=True)
-            value = warm * overlap * (2 * first.symbol * share + skew * root)
+            value = warm * overlap * _coupling(first, share, skew, skewness=skewness)
         else:
-            value = warm * spread * (sp.Max(relative, 0) if skewness else relative)
+            value = warm * spread * relative
         moments.append(Definition(moment.name, value))
     return moments
+
+
+def _average(name: str, power: sp.Rational) -> sp.Expr:
+    """The debiased average of an accumulator, relative to the debiased v**power."""
+    unit = sp.Symbol("unit")
+    return sp.Symbol(name, real=True) * unit**power / sp.Symbol(f"remembered_{name}")
+
+
+def _coupling(first: State, share: sp.Expr, skew: sp.Expr, *, skewness: bool) -> sp.Expr:
+    """cov(ḡ, ḡ²)/v, in the unit of the gradient.
+
+    2 μ ν + κ₃ from averages. A numerator without memory couples with its own step alone, where
+    E ḡ ν̂ = μ ν + κ₃: the same covariance is 2 ḡ ν̂ - k₃ of that step, and zero with its gradient.
+    """
+    root = sp.Symbol("root_mean_square", positive=True)
+    if first.weights.decay != 0:
+        return 2 * first.symbol * share + skew * root
+    unit = sp.Symbol("unit")
+    noise, third, _ = (row[2] * unit ** row[1] for row in _step_estimates())
+    newest = 2 * first.symbol * sp.Min(noise, 1)
+    return newest - _bounded(third, SKEWNESS_LIMIT) * root if skewness else newest
 
 
 def _signal(first: State | None) -> sp.Expr:

@@ -1,5 +1,7 @@
 """Which programs a rule has, and what they take."""
 
+from functools import cache
+
 import pytest
 
 from deltabias.codegen.kernels import STEP_STRATEGIES, has_step, rule_programs, update_program
@@ -10,6 +12,11 @@ from deltabias.rules import CATALOGUE, get_rule
 from deltabias.safe_form import kernel
 
 
+@cache
+def programs_of(name):
+    return rule_programs(get_rule(name))
+
+
 @pytest.mark.parametrize(
     ("name", "step"),
     [("adamw", True), ("rmsprop", True), ("sophia_g", True), ("adamw_mean_of_squares", True),
@@ -17,26 +24,26 @@ from deltabias.safe_form import kernel
 )  # fmt: skip
 def test_a_step_needs_known_statistics_and_an_average(name, step):
     assert has_step(get_rule(name)) == step
-    assert bool(rule_programs(get_rule(name)).steps) == step
+    assert bool(programs_of(name).steps) == step
 
 
 @pytest.mark.parametrize("name", ["adamw", "adamw_mean_of_squares"])
 def test_there_is_a_step_and_its_scalars_for_each_strategy_that_applies(name):
-    programs = rule_programs(get_rule(name))
+    programs = programs_of(name)
     wanted = [s for s in STEP_STRATEGIES if s != "closed_form" or name == "adamw"]
     assert [p.name for p in programs.steps] == [f"step_{s}" for s in wanted]
     assert [p.name for p in programs.scalars] == [f"scalars_{s}" for s in wanted]
 
 
 def test_statistics_that_come_at_another_time_have_a_function_of_their_own():
-    names = [p.name for p in rule_programs(get_rule("sophia_g")).steps]
+    names = [p.name for p in programs_of("sophia_g").steps]
     assert [n for n in names if n.endswith("delta")] == ["step_observe_delta", "step_apply_delta"]
 
 
 @pytest.mark.parametrize("name", CATALOGUE)
 def test_updates_are_pure_and_take_states_moments_and_hyperparameters(name):
     rule = get_rule(name)
-    plug_in, corrected = rule_programs(rule).updates
+    plug_in, corrected = programs_of(name).updates
     states = tuple(s.name for s in rule.states)
     assert (plug_in.name, plug_in.tensors) == ("plug_in_update", states)
     moments = tuple(m.name for m in kernel(derive(rule)).moments)
@@ -48,7 +55,7 @@ def test_updates_are_pure_and_take_states_moments_and_hyperparameters(name):
 
 
 def test_steps_update_in_place_and_return_nothing():
-    for program in rule_programs(get_rule("adamw")).steps:
+    for program in programs_of("adamw").steps:
         changed = {s.target for s in program.statements if isinstance(s, Mutate)}
         assert changed <= set(program.tensors)
         assert {"param", "exp_avg", "exp_avg_sq"} <= changed
@@ -57,7 +64,7 @@ def test_steps_update_in_place_and_return_nothing():
 
 
 def test_a_plug_in_step_keeps_nothing_more_than_torch_does():
-    (plug_in, *_) = rule_programs(get_rule("adamw")).steps
+    (plug_in, *_) = programs_of("adamw").steps
     assert plug_in.tensors == ("param", "grad", "exp_avg", "exp_avg_sq")
 
 

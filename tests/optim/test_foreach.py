@@ -85,9 +85,7 @@ def test_the_choice_left_open_is_the_one_of_torch(kind, monkeypatch):
     param = parameter(3)
     optimizer = Case(kind, {"correction": "none"}).optimizer([param])
     calls = []
-    monkeypatch.setattr(
-        averaged, "run_step", lambda *_, foreach, **__: calls.append(foreach)
-    )
+    monkeypatch.setattr(averaged, "run_step", lambda *_, foreach, **__: calls.append(foreach))
 
     def choice(foreach):
         optimizer.param_groups[0]["foreach"] = foreach

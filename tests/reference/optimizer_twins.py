@@ -107,8 +107,15 @@ def closure(
     trust = warm(beta, steps) * (history[-1].microbatches > 1)
     overlap = sum(x * y for x, y in zip(normalized(a), normalized(b), strict=True))
     spread = sum(x * x for x in normalized(b))
+    coupling = 2 * numerator * q + skew * root
+    if not any(a[:-1]):  # a numerator without memory couples with its own step alone
+        newest = history[-1]
+        coupling = 2 * numerator * (newest.noise / square).clamp(max=1)
+        if skewness:
+            third = (newest.third / root**3).clamp(-SKEWNESS_LIMIT, SKEWNESS_LIMIT)
+            coupling = coupling - third * root
     return Relative(
-        trust * overlap * (2 * numerator * q + skew * root),
+        trust * overlap * coupling,
         trust * spread * (q * (4 - 2 * q) + skew_variance).clamp(min=0),
     )
 
@@ -183,13 +190,12 @@ class AdamWTwin:
 
     def _update(self) -> Tensor:
         (a, b), history = self._averages(), self.history
+
         def memory(power: float) -> float:
             """The decay of a cumulant that is kept relative to v**power."""
-            return self.betas[0] * self.betas[1]
+            return min(self.betas[0] * self.betas[1], self.betas[1] ** power)
 
-        moments = choose(
-            self.correction, self.second_moment, history, a, b, memory, self.betas[1]
-        )
+        moments = choose(self.correction, self.second_moment, history, a, b, memory, self.betas[1])
         numerator = total(a, [o.mean for o in history])
         return corrected(numerator, total(b, [o.square for o in history]), self.eps, moments)
 
@@ -239,7 +245,13 @@ class RMSpropTwin:
         a = [0.0] * (steps - 1) + [1.0]
         b = ema_weights(self.alpha, steps)
         moments = choose(
-            self.correction, self.second_moment, history, a, b, lambda power: self.alpha, self.alpha
+            self.correction,
+            self.second_moment,
+            history,
+            a,
+            b,
+            lambda power: self.alpha**power,
+            self.alpha,
         )
         square = total(b, [o.square for o in history])
         self.param = self.param - self.lr * corrected(history[-1].mean, square, self.eps, moments)

@@ -36,7 +36,7 @@ def rule_programs(rule: UpdateRule) -> RulePrograms:
         for correction in _step_corrections(rule):
             steps += _step_programs(correction)
             scalars.append(_scalar_program(correction))
-            if correction.strategy == "delta":
+            if correction.terms:
                 meters.append(meter_program(correction))
     return RulePrograms(rule, form, updates, tuple(steps), tuple(scalars), tuple(meters))
 

@@ -18,8 +18,15 @@ from deltabias.tracking import RATIO, STEP_MEAN, central
 TINY = sp.Rational(1, 2**126)
 """The smallest normal fp32 number: below it a second moment counts as this large."""
 
+RATIO_LIMIT = sp.Integer(10**9)
+
 LIMIT = 10**18
 """Estimates relative to a vanishing state are cut here, so that no accumulator overflows."""
+
+
+RELATIVE = {central(k): sp.Symbol(f"relative_c{k}") for k in (2, 3, 4)}
+RELATIVE[sp.Symbol("root", positive=True)] = sp.Symbol("root")
+"""The step's estimates by the names they have in generated code."""
 
 
 def step_program(correction: Correction, *, observe: bool = True, apply: bool = True) -> Program:
@@ -138,7 +145,7 @@ class _StepBuilder:
             self._assign("gradient_now", "to_dtype_of", "grad", kept)
         if self.apply and isinstance(self.first, Ema):
             self._assign("average", "to_dtype_of", self.first.name, kept)
-        elif self.apply:
+        elif self.observe:
             self.code.bind("gradient_now", "average")
 
     def _root_is_read(self) -> bool:
@@ -149,7 +156,9 @@ class _StepBuilder:
         return roots or "root_mean_square" in names
 
     def _track(self) -> None:
-        self._assign(RATIO.name, "div", "old", "safe_second")
+        # where v has no memory the ratio has no bound; its powers must not meet a zero decay
+        ratio = self.code.emit("div", "old", "safe_second")
+        self.code.bind(self.code.emit("clamp_max", ratio, Number(RATIO_LIMIT)), RATIO.name)
         self._assign(STEP_MEAN.name, "div", "gradient_now", "root")
         self._assign("relative_unit", "div", "unit_of_c", "root")
         for k in range(2, self.tracking.highest + 1):
@@ -161,9 +170,7 @@ class _StepBuilder:
             self._accumulate(accumulator)
 
     def _accumulate(self, accumulator) -> None:
-        there = {central(k): sp.Symbol(f"relative_c{k}") for k in (2, 3, 4)}
-        there[sp.Symbol("root", positive=True)] = sp.Symbol("root")
-        increment = self._lower_scaled(accumulator.increment.subs(there))
+        increment = self._lower_scaled(accumulator.increment.subs(RELATIVE))
         bounded = self.code.emit("clamp_min", increment, Number(sp.Integer(-LIMIT)))
         bounded = self.code.emit("clamp_max", bounded, Number(sp.Integer(LIMIT)))
         gain = self._lower_scaled(accumulator.gain)
@@ -247,7 +254,7 @@ class _StepBuilder:
             self._define(Definition(moment.name, expression, moment.note))
 
     def _as_seen(self, expression: sp.Expr) -> sp.Expr:
-        return expression
+        return expression.subs(RELATIVE)
 
     def _uses(self, name: str) -> bool:
         return any(
@@ -319,18 +326,21 @@ class _MeterBuilder(_StepBuilder):
 
     def _tensors(self) -> tuple[str, ...]:
         states = [s.name for s in self.rule.states if isinstance(s, Ema)]
-        fresh = [] if isinstance(self.first, Ema) else ["gradient_now"]
-        return (*fresh, *states, *(a.name for a in self.tracking.accumulators if a.kept))
+        return (*states, *(a.name for a in self.tracking.accumulators if a.kept))
 
     def _as_seen(self, expression: sp.Expr) -> sp.Expr:
         # how much of v the newest step is, and the newest covariance, went with the step
-        gone = {RATIO: 1}
+        gone = {RATIO: 1, **{central(k): 0 for k in (2, 3, 4)}}
+        if self.first is not None and not isinstance(self.first, Ema):
+            gone[self.first.symbol] = 0
         gone |= {a.symbol: 0 for a in self.tracking.accumulators if not a.kept}
         return expression.subs(gone)
 
     def _move_parameter(self) -> None:
         self._moments()
         by_name = {d.name: d for d in self.kernel.definitions}
+        if not isinstance(self.first, Ema) or not self._couples():
+            by_name.pop("numerator", None)  # what a fresh numerator coupled with went with its step
         self._define_kernel(by_name)
         coupling = sp.Integer(0)
         if "numerator" in by_name:

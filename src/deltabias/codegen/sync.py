@@ -47,7 +47,9 @@ def compare(root: Path, files: Mapping[Path, str]) -> list[Drift]:
         if not target.exists():
             drifts.append(Drift(path, "missing"))
         elif (found := target.read_text()) != text:
-            lines = unified_diff(found.splitlines(), text.splitlines(), str(path), "rule", n=1)
+            lines = unified_diff(
+                found.splitlines(), text.splitlines(), str(path), "rule", n=1, lineterm=""
+            )
             drifts.append(Drift(path, "changed", "\n".join(lines)))
     for folder in FOLDERS:
         for target in sorted((root / folder).glob("*")):

@@ -145,7 +145,9 @@ def step_delta(
     debias_numerator: float,
     debias_preconditioner: float,
     unit: float,
-    remembered: float,
+    remembered_noise: float,
+    remembered_third: float,
+    remembered_third_mean: float,
     overlap: float,
     spread: float,
     warm: float,
@@ -162,38 +164,46 @@ def step_delta(
     root = safe_second.sqrt()
     gradient_now = grad.to(noise.dtype)
     average = exp_avg.to(noise.dtype)
-    ratio = old / safe_second
+    ratio = (old / safe_second).clamp_max(1000000000.0)
     step_mean = gradient_now / root
     relative_unit = unit_of_c / root
     relative_c2 = c2 * relative_unit * relative_unit
     relative_c3 = c3 * relative_unit * relative_unit * relative_unit
-    _x19 = microbatches - 1
-    _x22 = (relative_c2 / _x19).clamp_min(-1e18).clamp_max(1e18)
-    _x24 = 1 - beta1 * beta2
+    _x20 = microbatches - 1
+    _x23 = (relative_c2 / _x20).clamp_min(-1e18).clamp_max(1e18)
+    _x24 = beta1 * beta2
+    _x25 = 1 - _x24
     noise.mul_(ratio * beta1 * beta2)
-    noise.add_(_x22, alpha=_x24)
-    _x31 = _x19 * max(1, microbatches - 2)
-    _x34 = (relative_c3 / _x31).clamp_min(-1e18).clamp_max(1e18)
-    third.mul_(ratio * ratio.sqrt() * beta1 * beta2)
-    third.add_(_x34, alpha=_x24)
-    _x44 = (relative_c3 * step_mean / _x31).clamp_min(-1e18).clamp_max(1e18)
-    third_mean.mul_(ratio * ratio * beta1 * beta2)
-    third_mean.add_(_x44, alpha=_x24)
+    noise.add_(_x23, alpha=_x25)
+    _x32 = _x20 * max(1, microbatches - 2)
+    _x35 = (relative_c3 / _x32).clamp_min(-1e18).clamp_max(1e18)
+    _x37 = min(beta2**1.5, _x24)
+    _x38 = 1 - _x37
+    third.mul_(ratio * ratio.sqrt() * _x37)
+    third.add_(_x35, alpha=_x38)
+    _x47 = (relative_c3 * step_mean / _x32).clamp_min(-1e18).clamp_max(1e18)
+    _x49 = min(beta2**2, _x24)
+    _x50 = 1 - _x49
+    third_mean.mul_(ratio * ratio * _x49)
+    third_mean.add_(_x47, alpha=_x50)
     root_mean_square = root / unit**0.5
     average_debiased = average / debias_numerator
     # q, at most everything is noise
-    noise_share = (noise * unit / remembered).clamp_max(1)
+    noise_share = (noise * unit / remembered_noise).clamp_max(1)
     # mean gradient over its root mean square
     signal = average_debiased / root_mean_square
-    _x57 = unit**1.5
+    _x65 = unit**1.5
     # 4 μ κ₃ + κ₄, relative
     skew_variance = (
-        (signal * third * _x57 * 3 / remembered + third_mean * unit**2 / remembered)
+        (
+            third_mean * unit**2 / remembered_third_mean
+            + signal * third * _x65 * 3 / remembered_third
+        )
         .clamp_max(4)
         .clamp_min(-4)
     )
     # κ₃ over the cube of the root
-    skewness = (third * _x57 / remembered).clamp_max(1).clamp_min(-1)
+    skewness = (third * _x65 / remembered_third).clamp_max(1).clamp_min(-1)
     relative_cov_exp_avg_exp_avg_sq = (
         (average_debiased * noise_share * 2 + skewness * root_mean_square) * overlap * warm
     )
@@ -230,7 +240,9 @@ def step_delta_foreach(
     debias_numerator: float,
     debias_preconditioner: float,
     unit: float,
-    remembered: float,
+    remembered_noise: float,
+    remembered_third: float,
+    remembered_third_mean: float,
     overlap: float,
     spread: float,
     warm: float,
@@ -248,107 +260,112 @@ def step_delta_foreach(
     root = torch._foreach_sqrt(safe_second)
     gradient_now = [x.to(y.dtype) for x, y in zip(grad, noise, strict=True)]
     average = [x.to(y.dtype) for x, y in zip(exp_avg, noise, strict=True)]
-    ratio = torch._foreach_div(old, safe_second)
+    _x11 = torch._foreach_div(old, safe_second)
+    ratio = torch._foreach_clamp_max(_x11, 1000000000.0)
     step_mean = torch._foreach_div(gradient_now, root)
     relative_unit = torch._foreach_div(unit_of_c, root)
-    _x14 = torch._foreach_mul(c2, relative_unit)
-    relative_c2 = torch._foreach_mul(_x14, relative_unit)
-    _x16 = torch._foreach_mul(c3, relative_unit)
-    _x17 = torch._foreach_mul(_x16, relative_unit)
-    relative_c3 = torch._foreach_mul(_x17, relative_unit)
-    _x19 = microbatches - 1
-    _x20 = torch._foreach_div(relative_c2, _x19)
-    _x21 = torch._foreach_clamp_min(_x20, -1e18)
-    _x22 = torch._foreach_clamp_max(_x21, 1e18)
-    _x23 = beta1 * beta2
-    _x24 = 1 - _x23
-    _x25 = torch._foreach_mul(ratio, beta1)
-    _x26 = torch._foreach_mul(_x25, beta2)
-    torch._foreach_mul_(noise, _x26)
-    torch._foreach_add_(noise, _x22, alpha=_x24)
-    _x29 = microbatches - 2
-    _x30 = max(1, _x29)
-    _x31 = _x19 * _x30
-    _x32 = torch._foreach_div(relative_c3, _x31)
-    _x33 = torch._foreach_clamp_min(_x32, -1e18)
-    _x34 = torch._foreach_clamp_max(_x33, 1e18)
-    _x35 = torch._foreach_sqrt(ratio)
-    _x36 = torch._foreach_mul(ratio, _x35)
-    _x37 = torch._foreach_mul(_x36, beta1)
-    _x38 = torch._foreach_mul(_x37, beta2)
-    torch._foreach_mul_(third, _x38)
-    torch._foreach_add_(third, _x34, alpha=_x24)
-    _x41 = torch._foreach_mul(relative_c3, step_mean)
-    _x42 = torch._foreach_div(_x41, _x31)
-    _x43 = torch._foreach_clamp_min(_x42, -1e18)
-    _x44 = torch._foreach_clamp_max(_x43, 1e18)
-    _x45 = torch._foreach_mul(ratio, ratio)
-    _x46 = torch._foreach_mul(_x45, beta1)
-    _x47 = torch._foreach_mul(_x46, beta2)
-    torch._foreach_mul_(third_mean, _x47)
-    torch._foreach_add_(third_mean, _x44, alpha=_x24)
-    _x50 = unit**0.5
-    root_mean_square = torch._foreach_div(root, _x50)
+    _x15 = torch._foreach_mul(c2, relative_unit)
+    relative_c2 = torch._foreach_mul(_x15, relative_unit)
+    _x17 = torch._foreach_mul(c3, relative_unit)
+    _x18 = torch._foreach_mul(_x17, relative_unit)
+    relative_c3 = torch._foreach_mul(_x18, relative_unit)
+    _x20 = microbatches - 1
+    _x21 = torch._foreach_div(relative_c2, _x20)
+    _x22 = torch._foreach_clamp_min(_x21, -1e18)
+    _x23 = torch._foreach_clamp_max(_x22, 1e18)
+    _x24 = beta1 * beta2
+    _x25 = 1 - _x24
+    _x26 = torch._foreach_mul(ratio, beta1)
+    _x27 = torch._foreach_mul(_x26, beta2)
+    torch._foreach_mul_(noise, _x27)
+    torch._foreach_add_(noise, _x23, alpha=_x25)
+    _x30 = microbatches - 2
+    _x31 = max(1, _x30)
+    _x32 = _x20 * _x31
+    _x33 = torch._foreach_div(relative_c3, _x32)
+    _x34 = torch._foreach_clamp_min(_x33, -1e18)
+    _x35 = torch._foreach_clamp_max(_x34, 1e18)
+    _x36 = beta2**1.5
+    _x37 = min(_x36, _x24)
+    _x38 = 1 - _x37
+    _x39 = torch._foreach_sqrt(ratio)
+    _x40 = torch._foreach_mul(ratio, _x39)
+    _x41 = torch._foreach_mul(_x40, _x37)
+    torch._foreach_mul_(third, _x41)
+    torch._foreach_add_(third, _x35, alpha=_x38)
+    _x44 = torch._foreach_mul(relative_c3, step_mean)
+    _x45 = torch._foreach_div(_x44, _x32)
+    _x46 = torch._foreach_clamp_min(_x45, -1e18)
+    _x47 = torch._foreach_clamp_max(_x46, 1e18)
+    _x48 = beta2**2
+    _x49 = min(_x48, _x24)
+    _x50 = 1 - _x49
+    _x51 = torch._foreach_mul(ratio, ratio)
+    _x52 = torch._foreach_mul(_x51, _x49)
+    torch._foreach_mul_(third_mean, _x52)
+    torch._foreach_add_(third_mean, _x47, alpha=_x50)
+    _x55 = unit**0.5
+    root_mean_square = torch._foreach_div(root, _x55)
     average_debiased = torch._foreach_div(average, debias_numerator)
-    _x53 = torch._foreach_mul(noise, unit)
-    _x54 = torch._foreach_div(_x53, remembered)
+    _x58 = torch._foreach_mul(noise, unit)
+    _x59 = torch._foreach_div(_x58, remembered_noise)
     # q, at most everything is noise
-    noise_share = torch._foreach_clamp_max(_x54, 1)
+    noise_share = torch._foreach_clamp_max(_x59, 1)
     # mean gradient over its root mean square
     signal = torch._foreach_div(average_debiased, root_mean_square)
-    _x57 = unit**1.5
-    _x58 = torch._foreach_mul(signal, third)
-    _x59 = torch._foreach_mul(_x58, _x57)
-    _x60 = torch._foreach_mul(_x59, 3)
-    _x61 = torch._foreach_div(_x60, remembered)
     _x62 = unit**2
     _x63 = torch._foreach_mul(third_mean, _x62)
-    _x64 = torch._foreach_div(_x63, remembered)
-    _x65 = torch._foreach_add(_x61, _x64)
-    _x66 = torch._foreach_clamp_max(_x65, 4)
+    _x64 = torch._foreach_div(_x63, remembered_third_mean)
+    _x65 = unit**1.5
+    _x66 = torch._foreach_mul(signal, third)
+    _x67 = torch._foreach_mul(_x66, _x65)
+    _x68 = torch._foreach_mul(_x67, 3)
+    _x69 = torch._foreach_div(_x68, remembered_third)
+    _x70 = torch._foreach_add(_x64, _x69)
+    _x71 = torch._foreach_clamp_max(_x70, 4)
     # 4 μ κ₃ + κ₄, relative
-    skew_variance = torch._foreach_clamp_min(_x66, -4)
-    _x68 = torch._foreach_mul(third, _x57)
-    _x69 = torch._foreach_div(_x68, remembered)
-    _x70 = torch._foreach_clamp_max(_x69, 1)
+    skew_variance = torch._foreach_clamp_min(_x71, -4)
+    _x73 = torch._foreach_mul(third, _x65)
+    _x74 = torch._foreach_div(_x73, remembered_third)
+    _x75 = torch._foreach_clamp_max(_x74, 1)
     # κ₃ over the cube of the root
-    skewness = torch._foreach_clamp_min(_x70, -1)
-    _x72 = torch._foreach_mul(average_debiased, noise_share)
-    _x73 = torch._foreach_mul(_x72, 2)
-    _x74 = torch._foreach_mul(skewness, root_mean_square)
-    _x75 = torch._foreach_add(_x73, _x74)
-    _x76 = torch._foreach_mul(_x75, overlap)
-    relative_cov_exp_avg_exp_avg_sq = torch._foreach_mul(_x76, warm)
-    _x78 = torch._foreach_mul(noise_share, 2)
-    _x79 = torch._foreach_neg(_x78)
-    _x80 = torch._foreach_add(_x79, 4)
-    _x81 = torch._foreach_mul(noise_share, _x80)
-    _x82 = torch._foreach_add(_x81, skew_variance)
-    _x83 = torch._foreach_clamp_min(_x82, 0)
-    _x84 = torch._foreach_mul(_x83, spread)
-    relative_var_exp_avg_sq = torch._foreach_mul(_x84, warm)
-    _x86 = debias_preconditioner**0.5
-    root_debiased = torch._foreach_div(root, _x86)
+    skewness = torch._foreach_clamp_min(_x75, -1)
+    _x77 = torch._foreach_mul(average_debiased, noise_share)
+    _x78 = torch._foreach_mul(_x77, 2)
+    _x79 = torch._foreach_mul(skewness, root_mean_square)
+    _x80 = torch._foreach_add(_x78, _x79)
+    _x81 = torch._foreach_mul(_x80, overlap)
+    relative_cov_exp_avg_exp_avg_sq = torch._foreach_mul(_x81, warm)
+    _x83 = torch._foreach_mul(noise_share, 2)
+    _x84 = torch._foreach_neg(_x83)
+    _x85 = torch._foreach_add(_x84, 4)
+    _x86 = torch._foreach_mul(noise_share, _x85)
+    _x87 = torch._foreach_add(_x86, skew_variance)
+    _x88 = torch._foreach_clamp_min(_x87, 0)
+    _x89 = torch._foreach_mul(_x88, spread)
+    relative_var_exp_avg_sq = torch._foreach_mul(_x89, warm)
+    _x91 = debias_preconditioner**0.5
+    root_debiased = torch._foreach_div(root, _x91)
     # what the plug-in update divides by
     denominator = torch._foreach_add(root_debiased, eps)
     # 1 where eps is negligible, 0 where it rules
     share = torch._foreach_div(root_debiased, denominator)
-    _x90 = torch._foreach_mul(relative_cov_exp_avg_exp_avg_sq, share)
-    _x91 = torch._foreach_mul(_x90, debias_numerator)
-    _x92 = torch._foreach_mul(_x91, 0.5)
+    _x95 = torch._foreach_mul(relative_cov_exp_avg_exp_avg_sq, share)
+    _x96 = torch._foreach_mul(_x95, debias_numerator)
+    _x97 = torch._foreach_mul(_x96, 0.5)
     # coupling joins the numerator
-    numerator = torch._foreach_add(average, _x92)
-    _x94 = torch._foreach_mul(share, 2)
-    _x95 = torch._foreach_add(_x94, 1)
-    _x96 = torch._foreach_mul(relative_var_exp_avg_sq, share)
-    _x97 = torch._foreach_mul(_x96, _x95)
+    numerator = torch._foreach_add(average, _x97)
+    _x99 = torch._foreach_mul(share, 2)
+    _x100 = torch._foreach_add(_x99, 1)
+    _x101 = torch._foreach_mul(relative_var_exp_avg_sq, share)
+    _x102 = torch._foreach_mul(_x101, _x100)
     # inversion divides: positive, subtraction-free
-    inversion = torch._foreach_mul(_x97, 0.125)
-    _x99 = torch._foreach_add(inversion, 1)
-    _x100 = torch._foreach_mul(denominator, _x99)
-    _x101 = lr / debias_numerator
-    _x102 = -_x101
-    torch._foreach_addcdiv_(param, numerator, _x100, value=_x102)
+    inversion = torch._foreach_mul(_x102, 0.125)
+    _x104 = torch._foreach_add(inversion, 1)
+    _x105 = torch._foreach_mul(denominator, _x104)
+    _x106 = lr / debias_numerator
+    _x107 = -_x106
+    torch._foreach_addcdiv_(param, numerator, _x105, value=_x107)
 
 
 def step_inversion(
@@ -369,7 +386,9 @@ def step_inversion(
     debias_numerator: float,
     debias_preconditioner: float,
     unit: float,
-    remembered: float,
+    remembered_noise: float,
+    remembered_third: float,
+    remembered_third_mean: float,
     spread: float,
     warm: float,
     microbatches: float,
@@ -385,32 +404,40 @@ def step_inversion(
     root = safe_second.sqrt()
     gradient_now = grad.to(noise.dtype)
     average = exp_avg.to(noise.dtype)
-    ratio = old / safe_second
+    ratio = (old / safe_second).clamp_max(1000000000.0)
     step_mean = gradient_now / root
     relative_unit = unit_of_c / root
     relative_c2 = c2 * relative_unit * relative_unit
     relative_c3 = c3 * relative_unit * relative_unit * relative_unit
-    _x19 = microbatches - 1
-    _x22 = (relative_c2 / _x19).clamp_min(-1e18).clamp_max(1e18)
-    _x24 = 1 - beta1 * beta2
+    _x20 = microbatches - 1
+    _x23 = (relative_c2 / _x20).clamp_min(-1e18).clamp_max(1e18)
+    _x24 = beta1 * beta2
+    _x25 = 1 - _x24
     noise.mul_(ratio * beta1 * beta2)
-    noise.add_(_x22, alpha=_x24)
-    _x31 = _x19 * max(1, microbatches - 2)
-    _x34 = (relative_c3 / _x31).clamp_min(-1e18).clamp_max(1e18)
-    third.mul_(ratio * ratio.sqrt() * beta1 * beta2)
-    third.add_(_x34, alpha=_x24)
-    _x44 = (relative_c3 * step_mean / _x31).clamp_min(-1e18).clamp_max(1e18)
-    third_mean.mul_(ratio * ratio * beta1 * beta2)
-    third_mean.add_(_x44, alpha=_x24)
+    noise.add_(_x23, alpha=_x25)
+    _x32 = _x20 * max(1, microbatches - 2)
+    _x35 = (relative_c3 / _x32).clamp_min(-1e18).clamp_max(1e18)
+    _x37 = min(beta2**1.5, _x24)
+    _x38 = 1 - _x37
+    third.mul_(ratio * ratio.sqrt() * _x37)
+    third.add_(_x35, alpha=_x38)
+    _x47 = (relative_c3 * step_mean / _x32).clamp_min(-1e18).clamp_max(1e18)
+    _x49 = min(beta2**2, _x24)
+    _x50 = 1 - _x49
+    third_mean.mul_(ratio * ratio * _x49)
+    third_mean.add_(_x47, alpha=_x50)
     root_mean_square = root / unit**0.5
     average_debiased = average / debias_numerator
     # q, at most everything is noise
-    noise_share = (noise * unit / remembered).clamp_max(1)
+    noise_share = (noise * unit / remembered_noise).clamp_max(1)
     # mean gradient over its root mean square
     signal = average_debiased / root_mean_square
     # 4 μ κ₃ + κ₄, relative
     skew_variance = (
-        (signal * third * unit**1.5 * 3 / remembered + third_mean * unit**2 / remembered)
+        (
+            third_mean * unit**2 / remembered_third_mean
+            + signal * third * unit**1.5 * 3 / remembered_third
+        )
         .clamp_max(4)
         .clamp_min(-4)
     )
@@ -445,7 +472,9 @@ def step_inversion_foreach(
     debias_numerator: float,
     debias_preconditioner: float,
     unit: float,
-    remembered: float,
+    remembered_noise: float,
+    remembered_third: float,
+    remembered_third_mean: float,
     spread: float,
     warm: float,
     microbatches: float,
@@ -462,91 +491,96 @@ def step_inversion_foreach(
     root = torch._foreach_sqrt(safe_second)
     gradient_now = [x.to(y.dtype) for x, y in zip(grad, noise, strict=True)]
     average = [x.to(y.dtype) for x, y in zip(exp_avg, noise, strict=True)]
-    ratio = torch._foreach_div(old, safe_second)
+    _x11 = torch._foreach_div(old, safe_second)
+    ratio = torch._foreach_clamp_max(_x11, 1000000000.0)
     step_mean = torch._foreach_div(gradient_now, root)
     relative_unit = torch._foreach_div(unit_of_c, root)
-    _x14 = torch._foreach_mul(c2, relative_unit)
-    relative_c2 = torch._foreach_mul(_x14, relative_unit)
-    _x16 = torch._foreach_mul(c3, relative_unit)
-    _x17 = torch._foreach_mul(_x16, relative_unit)
-    relative_c3 = torch._foreach_mul(_x17, relative_unit)
-    _x19 = microbatches - 1
-    _x20 = torch._foreach_div(relative_c2, _x19)
-    _x21 = torch._foreach_clamp_min(_x20, -1e18)
-    _x22 = torch._foreach_clamp_max(_x21, 1e18)
-    _x23 = beta1 * beta2
-    _x24 = 1 - _x23
-    _x25 = torch._foreach_mul(ratio, beta1)
-    _x26 = torch._foreach_mul(_x25, beta2)
-    torch._foreach_mul_(noise, _x26)
-    torch._foreach_add_(noise, _x22, alpha=_x24)
-    _x29 = microbatches - 2
-    _x30 = max(1, _x29)
-    _x31 = _x19 * _x30
-    _x32 = torch._foreach_div(relative_c3, _x31)
-    _x33 = torch._foreach_clamp_min(_x32, -1e18)
-    _x34 = torch._foreach_clamp_max(_x33, 1e18)
-    _x35 = torch._foreach_sqrt(ratio)
-    _x36 = torch._foreach_mul(ratio, _x35)
-    _x37 = torch._foreach_mul(_x36, beta1)
-    _x38 = torch._foreach_mul(_x37, beta2)
-    torch._foreach_mul_(third, _x38)
-    torch._foreach_add_(third, _x34, alpha=_x24)
-    _x41 = torch._foreach_mul(relative_c3, step_mean)
-    _x42 = torch._foreach_div(_x41, _x31)
-    _x43 = torch._foreach_clamp_min(_x42, -1e18)
-    _x44 = torch._foreach_clamp_max(_x43, 1e18)
-    _x45 = torch._foreach_mul(ratio, ratio)
-    _x46 = torch._foreach_mul(_x45, beta1)
-    _x47 = torch._foreach_mul(_x46, beta2)
-    torch._foreach_mul_(third_mean, _x47)
-    torch._foreach_add_(third_mean, _x44, alpha=_x24)
-    _x50 = unit**0.5
-    root_mean_square = torch._foreach_div(root, _x50)
+    _x15 = torch._foreach_mul(c2, relative_unit)
+    relative_c2 = torch._foreach_mul(_x15, relative_unit)
+    _x17 = torch._foreach_mul(c3, relative_unit)
+    _x18 = torch._foreach_mul(_x17, relative_unit)
+    relative_c3 = torch._foreach_mul(_x18, relative_unit)
+    _x20 = microbatches - 1
+    _x21 = torch._foreach_div(relative_c2, _x20)
+    _x22 = torch._foreach_clamp_min(_x21, -1e18)
+    _x23 = torch._foreach_clamp_max(_x22, 1e18)
+    _x24 = beta1 * beta2
+    _x25 = 1 - _x24
+    _x26 = torch._foreach_mul(ratio, beta1)
+    _x27 = torch._foreach_mul(_x26, beta2)
+    torch._foreach_mul_(noise, _x27)
+    torch._foreach_add_(noise, _x23, alpha=_x25)
+    _x30 = microbatches - 2
+    _x31 = max(1, _x30)
+    _x32 = _x20 * _x31
+    _x33 = torch._foreach_div(relative_c3, _x32)
+    _x34 = torch._foreach_clamp_min(_x33, -1e18)
+    _x35 = torch._foreach_clamp_max(_x34, 1e18)
+    _x36 = beta2**1.5
+    _x37 = min(_x36, _x24)
+    _x38 = 1 - _x37
+    _x39 = torch._foreach_sqrt(ratio)
+    _x40 = torch._foreach_mul(ratio, _x39)
+    _x41 = torch._foreach_mul(_x40, _x37)
+    torch._foreach_mul_(third, _x41)
+    torch._foreach_add_(third, _x35, alpha=_x38)
+    _x44 = torch._foreach_mul(relative_c3, step_mean)
+    _x45 = torch._foreach_div(_x44, _x32)
+    _x46 = torch._foreach_clamp_min(_x45, -1e18)
+    _x47 = torch._foreach_clamp_max(_x46, 1e18)
+    _x48 = beta2**2
+    _x49 = min(_x48, _x24)
+    _x50 = 1 - _x49
+    _x51 = torch._foreach_mul(ratio, ratio)
+    _x52 = torch._foreach_mul(_x51, _x49)
+    torch._foreach_mul_(third_mean, _x52)
+    torch._foreach_add_(third_mean, _x47, alpha=_x50)
+    _x55 = unit**0.5
+    root_mean_square = torch._foreach_div(root, _x55)
     average_debiased = torch._foreach_div(average, debias_numerator)
-    _x53 = torch._foreach_mul(noise, unit)
-    _x54 = torch._foreach_div(_x53, remembered)
+    _x58 = torch._foreach_mul(noise, unit)
+    _x59 = torch._foreach_div(_x58, remembered_noise)
     # q, at most everything is noise
-    noise_share = torch._foreach_clamp_max(_x54, 1)
+    noise_share = torch._foreach_clamp_max(_x59, 1)
     # mean gradient over its root mean square
     signal = torch._foreach_div(average_debiased, root_mean_square)
-    _x57 = unit**1.5
-    _x58 = torch._foreach_mul(signal, third)
-    _x59 = torch._foreach_mul(_x58, _x57)
-    _x60 = torch._foreach_mul(_x59, 3)
-    _x61 = torch._foreach_div(_x60, remembered)
     _x62 = unit**2
     _x63 = torch._foreach_mul(third_mean, _x62)
-    _x64 = torch._foreach_div(_x63, remembered)
-    _x65 = torch._foreach_add(_x61, _x64)
-    _x66 = torch._foreach_clamp_max(_x65, 4)
+    _x64 = torch._foreach_div(_x63, remembered_third_mean)
+    _x65 = unit**1.5
+    _x66 = torch._foreach_mul(signal, third)
+    _x67 = torch._foreach_mul(_x66, _x65)
+    _x68 = torch._foreach_mul(_x67, 3)
+    _x69 = torch._foreach_div(_x68, remembered_third)
+    _x70 = torch._foreach_add(_x64, _x69)
+    _x71 = torch._foreach_clamp_max(_x70, 4)
     # 4 μ κ₃ + κ₄, relative
-    skew_variance = torch._foreach_clamp_min(_x66, -4)
-    _x72 = torch._foreach_mul(noise_share, 2)
-    _x73 = torch._foreach_neg(_x72)
-    _x74 = torch._foreach_add(_x73, 4)
-    _x75 = torch._foreach_mul(noise_share, _x74)
-    _x76 = torch._foreach_add(_x75, skew_variance)
-    _x77 = torch._foreach_clamp_min(_x76, 0)
-    _x78 = torch._foreach_mul(_x77, spread)
-    relative_var_exp_avg_sq = torch._foreach_mul(_x78, warm)
-    _x80 = debias_preconditioner**0.5
-    root_debiased = torch._foreach_div(root, _x80)
+    skew_variance = torch._foreach_clamp_min(_x71, -4)
+    _x77 = torch._foreach_mul(noise_share, 2)
+    _x78 = torch._foreach_neg(_x77)
+    _x79 = torch._foreach_add(_x78, 4)
+    _x80 = torch._foreach_mul(noise_share, _x79)
+    _x81 = torch._foreach_add(_x80, skew_variance)
+    _x82 = torch._foreach_clamp_min(_x81, 0)
+    _x83 = torch._foreach_mul(_x82, spread)
+    relative_var_exp_avg_sq = torch._foreach_mul(_x83, warm)
+    _x85 = debias_preconditioner**0.5
+    root_debiased = torch._foreach_div(root, _x85)
     # what the plug-in update divides by
     denominator = torch._foreach_add(root_debiased, eps)
     # 1 where eps is negligible, 0 where it rules
     share = torch._foreach_div(root_debiased, denominator)
-    _x84 = torch._foreach_mul(share, 2)
-    _x85 = torch._foreach_add(_x84, 1)
-    _x86 = torch._foreach_mul(relative_var_exp_avg_sq, share)
-    _x87 = torch._foreach_mul(_x86, _x85)
+    _x89 = torch._foreach_mul(share, 2)
+    _x90 = torch._foreach_add(_x89, 1)
+    _x91 = torch._foreach_mul(relative_var_exp_avg_sq, share)
+    _x92 = torch._foreach_mul(_x91, _x90)
     # inversion divides: positive, subtraction-free
-    inversion = torch._foreach_mul(_x87, 0.125)
-    _x89 = torch._foreach_add(inversion, 1)
-    _x90 = torch._foreach_mul(denominator, _x89)
-    _x91 = lr / debias_numerator
-    _x92 = -_x91
-    torch._foreach_addcdiv_(param, average, _x90, value=_x92)
+    inversion = torch._foreach_mul(_x92, 0.125)
+    _x94 = torch._foreach_add(inversion, 1)
+    _x95 = torch._foreach_mul(denominator, _x94)
+    _x96 = lr / debias_numerator
+    _x97 = -_x96
+    torch._foreach_addcdiv_(param, average, _x95, value=_x97)
 
 
 def step_closed_form(
@@ -564,7 +598,7 @@ def step_closed_form(
     debias_numerator: float,
     debias_preconditioner: float,
     unit: float,
-    remembered: float,
+    remembered_noise: float,
     overlap: float,
     spread: float,
     warm: float,
@@ -580,16 +614,16 @@ def step_closed_form(
     safe_second = second_now.clamp_min(1.1754943508222875e-38)
     root = safe_second.sqrt()
     average = exp_avg.to(noise.dtype)
-    ratio = old / safe_second
+    ratio = (old / safe_second).clamp_max(1000000000.0)
     relative_unit = unit_of_c / root
     relative_c2 = c2 * relative_unit * relative_unit
-    _x19 = (relative_c2 / (microbatches - 1)).clamp_min(-1e18).clamp_max(1e18)
-    _x21 = 1 - beta1 * beta2
+    _x20 = (relative_c2 / (microbatches - 1)).clamp_min(-1e18).clamp_max(1e18)
+    _x22 = 1 - beta1 * beta2
     noise.mul_(ratio * beta1 * beta2)
-    noise.add_(_x19, alpha=_x21)
+    noise.add_(_x20, alpha=_x22)
     average_debiased = average / debias_numerator
     # q, at most everything is noise
-    noise_share = (noise * unit / remembered).clamp_max(1)
+    noise_share = (noise * unit / remembered_noise).clamp_max(1)
     relative_cov_exp_avg_exp_avg_sq = average_debiased * noise_share * overlap * warm * 2
     relative_var_exp_avg_sq = noise_share * (4 - noise_share * 2) * spread * warm
     root_debiased = root / debias_preconditioner**0.5
@@ -619,7 +653,7 @@ def step_closed_form_foreach(
     debias_numerator: float,
     debias_preconditioner: float,
     unit: float,
-    remembered: float,
+    remembered_noise: float,
     overlap: float,
     spread: float,
     warm: float,
@@ -636,57 +670,58 @@ def step_closed_form_foreach(
     safe_second = torch._foreach_clamp_min(second_now, 1.1754943508222875e-38)
     root = torch._foreach_sqrt(safe_second)
     average = [x.to(y.dtype) for x, y in zip(exp_avg, noise, strict=True)]
-    ratio = torch._foreach_div(old, safe_second)
+    _x11 = torch._foreach_div(old, safe_second)
+    ratio = torch._foreach_clamp_max(_x11, 1000000000.0)
     relative_unit = torch._foreach_div(unit_of_c, root)
-    _x14 = torch._foreach_mul(c2, relative_unit)
-    relative_c2 = torch._foreach_mul(_x14, relative_unit)
-    _x16 = microbatches - 1
-    _x17 = torch._foreach_div(relative_c2, _x16)
-    _x18 = torch._foreach_clamp_min(_x17, -1e18)
-    _x19 = torch._foreach_clamp_max(_x18, 1e18)
-    _x20 = beta1 * beta2
-    _x21 = 1 - _x20
-    _x22 = torch._foreach_mul(ratio, beta1)
-    _x23 = torch._foreach_mul(_x22, beta2)
-    torch._foreach_mul_(noise, _x23)
-    torch._foreach_add_(noise, _x19, alpha=_x21)
+    _x15 = torch._foreach_mul(c2, relative_unit)
+    relative_c2 = torch._foreach_mul(_x15, relative_unit)
+    _x17 = microbatches - 1
+    _x18 = torch._foreach_div(relative_c2, _x17)
+    _x19 = torch._foreach_clamp_min(_x18, -1e18)
+    _x20 = torch._foreach_clamp_max(_x19, 1e18)
+    _x21 = beta1 * beta2
+    _x22 = 1 - _x21
+    _x23 = torch._foreach_mul(ratio, beta1)
+    _x24 = torch._foreach_mul(_x23, beta2)
+    torch._foreach_mul_(noise, _x24)
+    torch._foreach_add_(noise, _x20, alpha=_x22)
     average_debiased = torch._foreach_div(average, debias_numerator)
-    _x27 = torch._foreach_mul(noise, unit)
-    _x28 = torch._foreach_div(_x27, remembered)
+    _x28 = torch._foreach_mul(noise, unit)
+    _x29 = torch._foreach_div(_x28, remembered_noise)
     # q, at most everything is noise
-    noise_share = torch._foreach_clamp_max(_x28, 1)
-    _x30 = torch._foreach_mul(average_debiased, noise_share)
-    _x31 = torch._foreach_mul(_x30, overlap)
-    _x32 = torch._foreach_mul(_x31, warm)
-    relative_cov_exp_avg_exp_avg_sq = torch._foreach_mul(_x32, 2)
-    _x34 = torch._foreach_mul(noise_share, 2)
-    _x35 = torch._foreach_neg(_x34)
-    _x36 = torch._foreach_add(_x35, 4)
-    _x37 = torch._foreach_mul(noise_share, _x36)
-    _x38 = torch._foreach_mul(_x37, spread)
-    relative_var_exp_avg_sq = torch._foreach_mul(_x38, warm)
-    _x40 = debias_preconditioner**0.5
-    root_debiased = torch._foreach_div(root, _x40)
+    noise_share = torch._foreach_clamp_max(_x29, 1)
+    _x31 = torch._foreach_mul(average_debiased, noise_share)
+    _x32 = torch._foreach_mul(_x31, overlap)
+    _x33 = torch._foreach_mul(_x32, warm)
+    relative_cov_exp_avg_exp_avg_sq = torch._foreach_mul(_x33, 2)
+    _x35 = torch._foreach_mul(noise_share, 2)
+    _x36 = torch._foreach_neg(_x35)
+    _x37 = torch._foreach_add(_x36, 4)
+    _x38 = torch._foreach_mul(noise_share, _x37)
+    _x39 = torch._foreach_mul(_x38, spread)
+    relative_var_exp_avg_sq = torch._foreach_mul(_x39, warm)
+    _x41 = debias_preconditioner**0.5
+    root_debiased = torch._foreach_div(root, _x41)
     # what the plug-in update divides by
     denominator = torch._foreach_add(root_debiased, eps)
     # 1 where eps is negligible, 0 where it rules
     share = torch._foreach_div(root_debiased, denominator)
-    _x44 = torch._foreach_mul(relative_cov_exp_avg_exp_avg_sq, share)
-    _x45 = torch._foreach_mul(_x44, debias_numerator)
-    _x46 = torch._foreach_mul(_x45, 0.5)
+    _x45 = torch._foreach_mul(relative_cov_exp_avg_exp_avg_sq, share)
+    _x46 = torch._foreach_mul(_x45, debias_numerator)
+    _x47 = torch._foreach_mul(_x46, 0.5)
     # coupling joins the numerator
-    numerator = torch._foreach_add(average, _x46)
-    _x48 = torch._foreach_mul(share, 2)
-    _x49 = torch._foreach_add(_x48, 1)
-    _x50 = torch._foreach_mul(relative_var_exp_avg_sq, share)
-    _x51 = torch._foreach_mul(_x50, _x49)
+    numerator = torch._foreach_add(average, _x47)
+    _x49 = torch._foreach_mul(share, 2)
+    _x50 = torch._foreach_add(_x49, 1)
+    _x51 = torch._foreach_mul(relative_var_exp_avg_sq, share)
+    _x52 = torch._foreach_mul(_x51, _x50)
     # inversion divides: positive, subtraction-free
-    inversion = torch._foreach_mul(_x51, 0.125)
-    _x53 = torch._foreach_add(inversion, 1)
-    _x54 = torch._foreach_mul(denominator, _x53)
-    _x55 = lr / debias_numerator
-    _x56 = -_x55
-    torch._foreach_addcdiv_(param, numerator, _x54, value=_x56)
+    inversion = torch._foreach_mul(_x52, 0.125)
+    _x54 = torch._foreach_add(inversion, 1)
+    _x55 = torch._foreach_mul(denominator, _x54)
+    _x56 = lr / debias_numerator
+    _x57 = -_x56
+    torch._foreach_addcdiv_(param, numerator, _x55, value=_x57)
 
 
 def scalars_plug_in(t: float, beta1: float, beta2: float) -> dict[str, float]:
@@ -705,17 +740,21 @@ def scalars_delta(t: float, beta1: float, beta2: float) -> dict[str, float]:
     unit = debias_preconditioner
     _x5 = beta1 * beta2
     _x6 = _x5**t
-    remembered = 1 - _x6
-    _x9 = _x2 - 1
-    _x12 = beta2 - 1
-    overlap = (beta1 - 1) * _x12 * (_x6 - 1) / ((_x0 - 1) * _x9 * (_x5 - 1))
-    spread = (_x2 + 1) * _x12 / ((beta2 + 1) * _x9)
+    remembered_noise = 1 - _x6
+    remembered_third = 1 - min(beta2**1.5, _x5) ** t
+    remembered_third_mean = 1 - min(beta2**2, _x5) ** t
+    _x17 = _x2 - 1
+    _x20 = beta2 - 1
+    overlap = (beta1 - 1) * _x20 * (_x6 - 1) / ((_x0 - 1) * _x17 * (_x5 - 1))
+    spread = (_x2 + 1) * _x20 / ((beta2 + 1) * _x17)
     warm = (1 - beta2 ** (t - 1)) ** 8 / debias_preconditioner**8
     return {
         "debias_numerator": debias_numerator,
         "debias_preconditioner": debias_preconditioner,
         "unit": unit,
-        "remembered": remembered,
+        "remembered_noise": remembered_noise,
+        "remembered_third": remembered_third,
+        "remembered_third_mean": remembered_third_mean,
         "overlap": overlap,
         "spread": spread,
         "warm": warm,
@@ -731,17 +770,21 @@ def scalars_inversion(t: float, beta1: float, beta2: float) -> dict[str, float]:
     unit = debias_preconditioner
     _x5 = beta1 * beta2
     _x6 = _x5**t
-    remembered = 1 - _x6
-    _x9 = _x2 - 1
-    _x12 = beta2 - 1
-    overlap = (beta1 - 1) * _x12 * (_x6 - 1) / ((_x0 - 1) * _x9 * (_x5 - 1))
-    spread = (_x2 + 1) * _x12 / ((beta2 + 1) * _x9)
+    remembered_noise = 1 - _x6
+    remembered_third = 1 - min(beta2**1.5, _x5) ** t
+    remembered_third_mean = 1 - min(beta2**2, _x5) ** t
+    _x17 = _x2 - 1
+    _x20 = beta2 - 1
+    overlap = (beta1 - 1) * _x20 * (_x6 - 1) / ((_x0 - 1) * _x17 * (_x5 - 1))
+    spread = (_x2 + 1) * _x20 / ((beta2 + 1) * _x17)
     warm = (1 - beta2 ** (t - 1)) ** 8 / debias_preconditioner**8
     return {
         "debias_numerator": debias_numerator,
         "debias_preconditioner": debias_preconditioner,
         "unit": unit,
-        "remembered": remembered,
+        "remembered_noise": remembered_noise,
+        "remembered_third": remembered_third,
+        "remembered_third_mean": remembered_third_mean,
         "overlap": overlap,
         "spread": spread,
         "warm": warm,
@@ -757,7 +800,7 @@ def scalars_closed_form(t: float, beta1: float, beta2: float) -> dict[str, float
     unit = debias_preconditioner
     _x5 = beta1 * beta2
     _x6 = _x5**t
-    remembered = 1 - _x6
+    remembered_noise = 1 - _x6
     _x9 = _x2 - 1
     _x12 = beta2 - 1
     overlap = (beta1 - 1) * _x12 * (_x6 - 1) / ((_x0 - 1) * _x9 * (_x5 - 1))
@@ -767,7 +810,7 @@ def scalars_closed_form(t: float, beta1: float, beta2: float) -> dict[str, float
         "debias_numerator": debias_numerator,
         "debias_preconditioner": debias_preconditioner,
         "unit": unit,
-        "remembered": remembered,
+        "remembered_noise": remembered_noise,
         "overlap": overlap,
         "spread": spread,
         "warm": warm,
@@ -785,7 +828,9 @@ def meter_delta(
     debias_numerator: float,
     debias_preconditioner: float,
     unit: float,
-    remembered: float,
+    remembered_noise: float,
+    remembered_third: float,
+    remembered_third_mean: float,
     overlap: float,
     spread: float,
     warm: float,
@@ -797,24 +842,113 @@ def meter_delta(
     root_mean_square = root / unit**0.5
     average_debiased = average / debias_numerator
     # q, at most everything is noise
-    noise_share = (noise * unit / remembered).clamp_max(1)
+    noise_share = (noise * unit / remembered_noise).clamp_max(1)
     # mean gradient over its root mean square
     signal = average_debiased / root_mean_square
-    _x11 = unit**1.5
+    _x14 = unit**1.5
     # 4 μ κ₃ + κ₄, relative
     skew_variance = (
-        (signal * third * _x11 * 3 / remembered + third_mean * unit**2 / remembered)
+        (
+            third_mean * unit**2 / remembered_third_mean
+            + signal * third * _x14 * 3 / remembered_third
+        )
         .clamp_max(4)
         .clamp_min(-4)
     )
     # κ₃ over the cube of the root
-    skewness = (third * _x11 / remembered).clamp_max(1).clamp_min(-1)
+    skewness = (third * _x14 / remembered_third).clamp_max(1).clamp_min(-1)
     relative_cov_exp_avg_exp_avg_sq = (
         (average_debiased * noise_share * 2 + skewness * root_mean_square) * overlap * warm
     )
     relative_var_exp_avg_sq = (
         (noise_share * (4 - noise_share * 2) + skew_variance).clamp_min(0) * spread * warm
     )
+    root_debiased = root / debias_preconditioner**0.5
+    # what the plug-in update divides by
+    denominator = root_debiased + eps
+    # 1 where eps is negligible, 0 where it rules
+    share = root_debiased / denominator
+    # coupling joins the numerator
+    numerator = average + relative_cov_exp_avg_exp_avg_sq * share * debias_numerator * 0.5
+    # inversion divides: positive, subtraction-free
+    inversion = relative_var_exp_avg_sq * share * (share * 2 + 1) * 0.125
+    coupling = (numerator - average) / root
+    return inversion, coupling
+
+
+def meter_inversion(
+    exp_avg: Tensor,
+    exp_avg_sq: Tensor,
+    noise: Tensor,
+    third: Tensor,
+    third_mean: Tensor,
+    *,
+    eps: float,
+    debias_numerator: float,
+    debias_preconditioner: float,
+    unit: float,
+    remembered_noise: float,
+    remembered_third: float,
+    remembered_third_mean: float,
+    spread: float,
+    warm: float,
+) -> tuple[Tensor, Tensor]:
+    second_now = exp_avg_sq.to(noise.dtype)
+    safe_second = second_now.clamp_min(1.1754943508222875e-38)
+    root = safe_second.sqrt()
+    average = exp_avg.to(noise.dtype)
+    root_mean_square = root / unit**0.5
+    average_debiased = average / debias_numerator
+    # q, at most everything is noise
+    noise_share = (noise * unit / remembered_noise).clamp_max(1)
+    # mean gradient over its root mean square
+    signal = average_debiased / root_mean_square
+    # 4 μ κ₃ + κ₄, relative
+    skew_variance = (
+        (
+            third_mean * unit**2 / remembered_third_mean
+            + signal * third * unit**1.5 * 3 / remembered_third
+        )
+        .clamp_max(4)
+        .clamp_min(-4)
+    )
+    relative_var_exp_avg_sq = (
+        (noise_share * (4 - noise_share * 2) + skew_variance).clamp_min(0) * spread * warm
+    )
+    root_debiased = root / debias_preconditioner**0.5
+    # what the plug-in update divides by
+    denominator = root_debiased + eps
+    # 1 where eps is negligible, 0 where it rules
+    share = root_debiased / denominator
+    # inversion divides: positive, subtraction-free
+    inversion = relative_var_exp_avg_sq * share * (share * 2 + 1) * 0.125
+    coupling = 0
+    return inversion, coupling
+
+
+def meter_closed_form(
+    exp_avg: Tensor,
+    exp_avg_sq: Tensor,
+    noise: Tensor,
+    *,
+    eps: float,
+    debias_numerator: float,
+    debias_preconditioner: float,
+    unit: float,
+    remembered_noise: float,
+    overlap: float,
+    spread: float,
+    warm: float,
+) -> tuple[Tensor, Tensor]:
+    second_now = exp_avg_sq.to(noise.dtype)
+    safe_second = second_now.clamp_min(1.1754943508222875e-38)
+    root = safe_second.sqrt()
+    average = exp_avg.to(noise.dtype)
+    average_debiased = average / debias_numerator
+    # q, at most everything is noise
+    noise_share = (noise * unit / remembered_noise).clamp_max(1)
+    relative_cov_exp_avg_exp_avg_sq = average_debiased * noise_share * overlap * warm * 2
+    relative_var_exp_avg_sq = noise_share * (4 - noise_share * 2) * spread * warm
     root_debiased = root / debias_preconditioner**0.5
     # what the plug-in update divides by
     denominator = root_debiased + eps

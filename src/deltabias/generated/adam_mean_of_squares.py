@@ -169,20 +169,20 @@ def step_delta(
     root = safe_second.sqrt()
     gradient_now = grad.to(covariance.dtype)
     average = exp_avg.to(covariance.dtype)
-    ratio = old / safe_second
+    ratio = (old / safe_second).clamp_max(1000000000.0)
     step_mean = gradient_now / root
     relative_unit = unit_of_c / root
     relative_c2 = c2 * relative_unit * relative_unit
     relative_c3 = c3 * relative_unit * relative_unit * relative_unit
     relative_c4 = c4 * relative_unit * relative_unit * relative_unit * relative_unit
-    _x26 = microbatches - 1
-    _x33 = (
-        (root * (relative_c2 * step_mean * 2 + relative_c3) / _x26).clamp_min(-1e18).clamp_max(1e18)
+    _x27 = microbatches - 1
+    _x34 = (
+        (root * (relative_c2 * step_mean * 2 + relative_c3) / _x27).clamp_min(-1e18).clamp_max(1e18)
     )
-    _x34 = _x1 * _x3
+    _x35 = _x1 * _x3
     covariance.mul_(ratio * beta1 * beta2)
-    covariance.add_(_x33, alpha=_x34)
-    _x51 = (
+    covariance.add_(_x34, alpha=_x35)
+    _x52 = (
         (
             -(
                 (
@@ -191,20 +191,20 @@ def step_delta(
                     - relative_c3 * step_mean * 4
                     - relative_c4
                 )
-                / _x26
+                / _x27
             )
         )
         .clamp_min(-1e18)
         .clamp_max(1e18)
     )
-    _x52 = _x3**2
+    _x53 = _x3**2
     variance.mul_(ratio * ratio * beta2**2)
-    variance.add_(_x51, alpha=_x52)
-    _x61 = 2.5 - ratio * beta2 * 2.5
-    _x62 = _x61 * _x61
+    variance.add_(_x52, alpha=_x53)
+    _x62 = 2.5 - ratio * beta2 * 2.5
     _x63 = _x62 * _x62
+    _x64 = _x63 * _x63
     # withdrawn at the start and where one step dominates
-    trust = (_x63 * _x63 + 1).reciprocal() * (enough * warm)
+    trust = (_x64 * _x64 + 1).reciprocal() * (enough * warm)
     relative_cov_exp_avg_exp_avg_sq = covariance * trust / debias_numerator
     relative_var_exp_avg_sq = trust * variance
     root_debiased = root / debias_preconditioner**0.5
@@ -255,87 +255,88 @@ def step_delta_foreach(
     root = torch._foreach_sqrt(safe_second)
     gradient_now = [x.to(y.dtype) for x, y in zip(grad, covariance, strict=True)]
     average = [x.to(y.dtype) for x, y in zip(exp_avg, covariance, strict=True)]
-    ratio = torch._foreach_div(old, safe_second)
+    _x14 = torch._foreach_div(old, safe_second)
+    ratio = torch._foreach_clamp_max(_x14, 1000000000.0)
     step_mean = torch._foreach_div(gradient_now, root)
     relative_unit = torch._foreach_div(unit_of_c, root)
-    _x17 = torch._foreach_mul(c2, relative_unit)
-    relative_c2 = torch._foreach_mul(_x17, relative_unit)
-    _x19 = torch._foreach_mul(c3, relative_unit)
-    _x20 = torch._foreach_mul(_x19, relative_unit)
-    relative_c3 = torch._foreach_mul(_x20, relative_unit)
-    _x22 = torch._foreach_mul(c4, relative_unit)
-    _x23 = torch._foreach_mul(_x22, relative_unit)
+    _x18 = torch._foreach_mul(c2, relative_unit)
+    relative_c2 = torch._foreach_mul(_x18, relative_unit)
+    _x20 = torch._foreach_mul(c3, relative_unit)
+    _x21 = torch._foreach_mul(_x20, relative_unit)
+    relative_c3 = torch._foreach_mul(_x21, relative_unit)
+    _x23 = torch._foreach_mul(c4, relative_unit)
     _x24 = torch._foreach_mul(_x23, relative_unit)
-    relative_c4 = torch._foreach_mul(_x24, relative_unit)
-    _x26 = microbatches - 1
-    _x27 = torch._foreach_mul(relative_c2, step_mean)
-    _x28 = torch._foreach_mul(_x27, 2)
-    _x29 = torch._foreach_add(_x28, relative_c3)
-    _x30 = torch._foreach_mul(root, _x29)
-    _x31 = torch._foreach_div(_x30, _x26)
-    _x32 = torch._foreach_clamp_min(_x31, -1e18)
-    _x33 = torch._foreach_clamp_max(_x32, 1e18)
-    _x34 = _x1 * _x3
-    _x35 = torch._foreach_mul(ratio, beta1)
-    _x36 = torch._foreach_mul(_x35, beta2)
-    torch._foreach_mul_(covariance, _x36)
-    torch._foreach_add_(covariance, _x33, alpha=_x34)
-    _x39 = torch._foreach_mul(relative_c2, relative_c2)
-    _x40 = torch._foreach_mul(step_mean, step_mean)
-    _x41 = torch._foreach_mul(relative_c2, _x40)
-    _x42 = torch._foreach_mul(_x41, 4)
-    _x43 = torch._foreach_mul(relative_c3, step_mean)
-    _x44 = torch._foreach_mul(_x43, 4)
-    _x45 = torch._foreach_sub(_x39, _x42)
-    _x46 = torch._foreach_sub(_x45, _x44)
-    _x47 = torch._foreach_sub(_x46, relative_c4)
-    _x48 = torch._foreach_div(_x47, _x26)
-    _x49 = torch._foreach_neg(_x48)
-    _x50 = torch._foreach_clamp_min(_x49, -1e18)
-    _x51 = torch._foreach_clamp_max(_x50, 1e18)
-    _x52 = _x3**2
-    _x53 = beta2**2
-    _x54 = torch._foreach_mul(ratio, ratio)
-    _x55 = torch._foreach_mul(_x54, _x53)
-    torch._foreach_mul_(variance, _x55)
-    torch._foreach_add_(variance, _x51, alpha=_x52)
-    _x58 = torch._foreach_mul(ratio, beta2)
-    _x59 = torch._foreach_mul(_x58, 2.5)
-    _x60 = torch._foreach_neg(_x59)
-    _x61 = torch._foreach_add(_x60, 2.5)
-    _x62 = torch._foreach_mul(_x61, _x61)
+    _x25 = torch._foreach_mul(_x24, relative_unit)
+    relative_c4 = torch._foreach_mul(_x25, relative_unit)
+    _x27 = microbatches - 1
+    _x28 = torch._foreach_mul(relative_c2, step_mean)
+    _x29 = torch._foreach_mul(_x28, 2)
+    _x30 = torch._foreach_add(_x29, relative_c3)
+    _x31 = torch._foreach_mul(root, _x30)
+    _x32 = torch._foreach_div(_x31, _x27)
+    _x33 = torch._foreach_clamp_min(_x32, -1e18)
+    _x34 = torch._foreach_clamp_max(_x33, 1e18)
+    _x35 = _x1 * _x3
+    _x36 = torch._foreach_mul(ratio, beta1)
+    _x37 = torch._foreach_mul(_x36, beta2)
+    torch._foreach_mul_(covariance, _x37)
+    torch._foreach_add_(covariance, _x34, alpha=_x35)
+    _x40 = torch._foreach_mul(relative_c2, relative_c2)
+    _x41 = torch._foreach_mul(step_mean, step_mean)
+    _x42 = torch._foreach_mul(relative_c2, _x41)
+    _x43 = torch._foreach_mul(_x42, 4)
+    _x44 = torch._foreach_mul(relative_c3, step_mean)
+    _x45 = torch._foreach_mul(_x44, 4)
+    _x46 = torch._foreach_sub(_x40, _x43)
+    _x47 = torch._foreach_sub(_x46, _x45)
+    _x48 = torch._foreach_sub(_x47, relative_c4)
+    _x49 = torch._foreach_div(_x48, _x27)
+    _x50 = torch._foreach_neg(_x49)
+    _x51 = torch._foreach_clamp_min(_x50, -1e18)
+    _x52 = torch._foreach_clamp_max(_x51, 1e18)
+    _x53 = _x3**2
+    _x54 = beta2**2
+    _x55 = torch._foreach_mul(ratio, ratio)
+    _x56 = torch._foreach_mul(_x55, _x54)
+    torch._foreach_mul_(variance, _x56)
+    torch._foreach_add_(variance, _x52, alpha=_x53)
+    _x59 = torch._foreach_mul(ratio, beta2)
+    _x60 = torch._foreach_mul(_x59, 2.5)
+    _x61 = torch._foreach_neg(_x60)
+    _x62 = torch._foreach_add(_x61, 2.5)
     _x63 = torch._foreach_mul(_x62, _x62)
     _x64 = torch._foreach_mul(_x63, _x63)
-    _x65 = torch._foreach_add(_x64, 1)
-    _x66 = enough * warm
-    _x67 = torch._foreach_reciprocal(_x65)
+    _x65 = torch._foreach_mul(_x64, _x64)
+    _x66 = torch._foreach_add(_x65, 1)
+    _x67 = enough * warm
+    _x68 = torch._foreach_reciprocal(_x66)
     # withdrawn at the start and where one step dominates
-    trust = torch._foreach_mul(_x67, _x66)
-    _x69 = torch._foreach_mul(covariance, trust)
-    relative_cov_exp_avg_exp_avg_sq = torch._foreach_div(_x69, debias_numerator)
+    trust = torch._foreach_mul(_x68, _x67)
+    _x70 = torch._foreach_mul(covariance, trust)
+    relative_cov_exp_avg_exp_avg_sq = torch._foreach_div(_x70, debias_numerator)
     relative_var_exp_avg_sq = torch._foreach_mul(trust, variance)
-    _x72 = debias_preconditioner**0.5
-    root_debiased = torch._foreach_div(root, _x72)
+    _x73 = debias_preconditioner**0.5
+    root_debiased = torch._foreach_div(root, _x73)
     # what the plug-in update divides by
     denominator = torch._foreach_add(root_debiased, eps)
     # 1 where eps is negligible, 0 where it rules
     share = torch._foreach_div(root_debiased, denominator)
-    _x76 = torch._foreach_mul(relative_cov_exp_avg_exp_avg_sq, share)
-    _x77 = torch._foreach_mul(_x76, debias_numerator)
-    _x78 = torch._foreach_mul(_x77, 0.5)
+    _x77 = torch._foreach_mul(relative_cov_exp_avg_exp_avg_sq, share)
+    _x78 = torch._foreach_mul(_x77, debias_numerator)
+    _x79 = torch._foreach_mul(_x78, 0.5)
     # coupling joins the numerator
-    numerator = torch._foreach_add(average, _x78)
-    _x80 = torch._foreach_mul(share, 2)
-    _x81 = torch._foreach_add(_x80, 1)
-    _x82 = torch._foreach_mul(relative_var_exp_avg_sq, share)
-    _x83 = torch._foreach_mul(_x82, _x81)
+    numerator = torch._foreach_add(average, _x79)
+    _x81 = torch._foreach_mul(share, 2)
+    _x82 = torch._foreach_add(_x81, 1)
+    _x83 = torch._foreach_mul(relative_var_exp_avg_sq, share)
+    _x84 = torch._foreach_mul(_x83, _x82)
     # inversion divides: positive, subtraction-free
-    inversion = torch._foreach_mul(_x83, 0.125)
-    _x85 = torch._foreach_add(inversion, 1)
-    _x86 = torch._foreach_mul(denominator, _x85)
-    _x87 = lr / debias_numerator
-    _x88 = -_x87
-    torch._foreach_addcdiv_(param, numerator, _x86, value=_x88)
+    inversion = torch._foreach_mul(_x84, 0.125)
+    _x86 = torch._foreach_add(inversion, 1)
+    _x87 = torch._foreach_mul(denominator, _x86)
+    _x88 = lr / debias_numerator
+    _x89 = -_x88
+    torch._foreach_addcdiv_(param, numerator, _x87, value=_x89)
 
 
 def step_inversion(
@@ -372,20 +373,20 @@ def step_inversion(
     root = safe_second.sqrt()
     gradient_now = grad.to(covariance.dtype)
     average = exp_avg.to(covariance.dtype)
-    ratio = old / safe_second
+    ratio = (old / safe_second).clamp_max(1000000000.0)
     step_mean = gradient_now / root
     relative_unit = unit_of_c / root
     relative_c2 = c2 * relative_unit * relative_unit
     relative_c3 = c3 * relative_unit * relative_unit * relative_unit
     relative_c4 = c4 * relative_unit * relative_unit * relative_unit * relative_unit
-    _x26 = microbatches - 1
-    _x33 = (
-        (root * (relative_c2 * step_mean * 2 + relative_c3) / _x26).clamp_min(-1e18).clamp_max(1e18)
+    _x27 = microbatches - 1
+    _x34 = (
+        (root * (relative_c2 * step_mean * 2 + relative_c3) / _x27).clamp_min(-1e18).clamp_max(1e18)
     )
-    _x34 = _x1 * _x3
+    _x35 = _x1 * _x3
     covariance.mul_(ratio * beta1 * beta2)
-    covariance.add_(_x33, alpha=_x34)
-    _x51 = (
+    covariance.add_(_x34, alpha=_x35)
+    _x52 = (
         (
             -(
                 (
@@ -394,20 +395,20 @@ def step_inversion(
                     - relative_c3 * step_mean * 4
                     - relative_c4
                 )
-                / _x26
+                / _x27
             )
         )
         .clamp_min(-1e18)
         .clamp_max(1e18)
     )
-    _x52 = _x3**2
+    _x53 = _x3**2
     variance.mul_(ratio * ratio * beta2**2)
-    variance.add_(_x51, alpha=_x52)
-    _x61 = 2.5 - ratio * beta2 * 2.5
-    _x62 = _x61 * _x61
+    variance.add_(_x52, alpha=_x53)
+    _x62 = 2.5 - ratio * beta2 * 2.5
     _x63 = _x62 * _x62
+    _x64 = _x63 * _x63
     # withdrawn at the start and where one step dominates
-    trust = (_x63 * _x63 + 1).reciprocal() * (enough * warm)
+    trust = (_x64 * _x64 + 1).reciprocal() * (enough * warm)
     relative_var_exp_avg_sq = trust * variance
     root_debiased = root / debias_preconditioner**0.5
     # what the plug-in update divides by
@@ -455,80 +456,81 @@ def step_inversion_foreach(
     root = torch._foreach_sqrt(safe_second)
     gradient_now = [x.to(y.dtype) for x, y in zip(grad, covariance, strict=True)]
     average = [x.to(y.dtype) for x, y in zip(exp_avg, covariance, strict=True)]
-    ratio = torch._foreach_div(old, safe_second)
+    _x14 = torch._foreach_div(old, safe_second)
+    ratio = torch._foreach_clamp_max(_x14, 1000000000.0)
     step_mean = torch._foreach_div(gradient_now, root)
     relative_unit = torch._foreach_div(unit_of_c, root)
-    _x17 = torch._foreach_mul(c2, relative_unit)
-    relative_c2 = torch._foreach_mul(_x17, relative_unit)
-    _x19 = torch._foreach_mul(c3, relative_unit)
-    _x20 = torch._foreach_mul(_x19, relative_unit)
-    relative_c3 = torch._foreach_mul(_x20, relative_unit)
-    _x22 = torch._foreach_mul(c4, relative_unit)
-    _x23 = torch._foreach_mul(_x22, relative_unit)
+    _x18 = torch._foreach_mul(c2, relative_unit)
+    relative_c2 = torch._foreach_mul(_x18, relative_unit)
+    _x20 = torch._foreach_mul(c3, relative_unit)
+    _x21 = torch._foreach_mul(_x20, relative_unit)
+    relative_c3 = torch._foreach_mul(_x21, relative_unit)
+    _x23 = torch._foreach_mul(c4, relative_unit)
     _x24 = torch._foreach_mul(_x23, relative_unit)
-    relative_c4 = torch._foreach_mul(_x24, relative_unit)
-    _x26 = microbatches - 1
-    _x27 = torch._foreach_mul(relative_c2, step_mean)
-    _x28 = torch._foreach_mul(_x27, 2)
-    _x29 = torch._foreach_add(_x28, relative_c3)
-    _x30 = torch._foreach_mul(root, _x29)
-    _x31 = torch._foreach_div(_x30, _x26)
-    _x32 = torch._foreach_clamp_min(_x31, -1e18)
-    _x33 = torch._foreach_clamp_max(_x32, 1e18)
-    _x34 = _x1 * _x3
-    _x35 = torch._foreach_mul(ratio, beta1)
-    _x36 = torch._foreach_mul(_x35, beta2)
-    torch._foreach_mul_(covariance, _x36)
-    torch._foreach_add_(covariance, _x33, alpha=_x34)
-    _x39 = torch._foreach_mul(relative_c2, relative_c2)
-    _x40 = torch._foreach_mul(step_mean, step_mean)
-    _x41 = torch._foreach_mul(relative_c2, _x40)
-    _x42 = torch._foreach_mul(_x41, 4)
-    _x43 = torch._foreach_mul(relative_c3, step_mean)
-    _x44 = torch._foreach_mul(_x43, 4)
-    _x45 = torch._foreach_sub(_x39, _x42)
-    _x46 = torch._foreach_sub(_x45, _x44)
-    _x47 = torch._foreach_sub(_x46, relative_c4)
-    _x48 = torch._foreach_div(_x47, _x26)
-    _x49 = torch._foreach_neg(_x48)
-    _x50 = torch._foreach_clamp_min(_x49, -1e18)
-    _x51 = torch._foreach_clamp_max(_x50, 1e18)
-    _x52 = _x3**2
-    _x53 = beta2**2
-    _x54 = torch._foreach_mul(ratio, ratio)
-    _x55 = torch._foreach_mul(_x54, _x53)
-    torch._foreach_mul_(variance, _x55)
-    torch._foreach_add_(variance, _x51, alpha=_x52)
-    _x58 = torch._foreach_mul(ratio, beta2)
-    _x59 = torch._foreach_mul(_x58, 2.5)
-    _x60 = torch._foreach_neg(_x59)
-    _x61 = torch._foreach_add(_x60, 2.5)
-    _x62 = torch._foreach_mul(_x61, _x61)
+    _x25 = torch._foreach_mul(_x24, relative_unit)
+    relative_c4 = torch._foreach_mul(_x25, relative_unit)
+    _x27 = microbatches - 1
+    _x28 = torch._foreach_mul(relative_c2, step_mean)
+    _x29 = torch._foreach_mul(_x28, 2)
+    _x30 = torch._foreach_add(_x29, relative_c3)
+    _x31 = torch._foreach_mul(root, _x30)
+    _x32 = torch._foreach_div(_x31, _x27)
+    _x33 = torch._foreach_clamp_min(_x32, -1e18)
+    _x34 = torch._foreach_clamp_max(_x33, 1e18)
+    _x35 = _x1 * _x3
+    _x36 = torch._foreach_mul(ratio, beta1)
+    _x37 = torch._foreach_mul(_x36, beta2)
+    torch._foreach_mul_(covariance, _x37)
+    torch._foreach_add_(covariance, _x34, alpha=_x35)
+    _x40 = torch._foreach_mul(relative_c2, relative_c2)
+    _x41 = torch._foreach_mul(step_mean, step_mean)
+    _x42 = torch._foreach_mul(relative_c2, _x41)
+    _x43 = torch._foreach_mul(_x42, 4)
+    _x44 = torch._foreach_mul(relative_c3, step_mean)
+    _x45 = torch._foreach_mul(_x44, 4)
+    _x46 = torch._foreach_sub(_x40, _x43)
+    _x47 = torch._foreach_sub(_x46, _x45)
+    _x48 = torch._foreach_sub(_x47, relative_c4)
+    _x49 = torch._foreach_div(_x48, _x27)
+    _x50 = torch._foreach_neg(_x49)
+    _x51 = torch._foreach_clamp_min(_x50, -1e18)
+    _x52 = torch._foreach_clamp_max(_x51, 1e18)
+    _x53 = _x3**2
+    _x54 = beta2**2
+    _x55 = torch._foreach_mul(ratio, ratio)
+    _x56 = torch._foreach_mul(_x55, _x54)
+    torch._foreach_mul_(variance, _x56)
+    torch._foreach_add_(variance, _x52, alpha=_x53)
+    _x59 = torch._foreach_mul(ratio, beta2)
+    _x60 = torch._foreach_mul(_x59, 2.5)
+    _x61 = torch._foreach_neg(_x60)
+    _x62 = torch._foreach_add(_x61, 2.5)
     _x63 = torch._foreach_mul(_x62, _x62)
     _x64 = torch._foreach_mul(_x63, _x63)
-    _x65 = torch._foreach_add(_x64, 1)
-    _x66 = enough * warm
-    _x67 = torch._foreach_reciprocal(_x65)
+    _x65 = torch._foreach_mul(_x64, _x64)
+    _x66 = torch._foreach_add(_x65, 1)
+    _x67 = enough * warm
+    _x68 = torch._foreach_reciprocal(_x66)
     # withdrawn at the start and where one step dominates
-    trust = torch._foreach_mul(_x67, _x66)
+    trust = torch._foreach_mul(_x68, _x67)
     relative_var_exp_avg_sq = torch._foreach_mul(trust, variance)
-    _x70 = debias_preconditioner**0.5
-    root_debiased = torch._foreach_div(root, _x70)
+    _x71 = debias_preconditioner**0.5
+    root_debiased = torch._foreach_div(root, _x71)
     # what the plug-in update divides by
     denominator = torch._foreach_add(root_debiased, eps)
     # 1 where eps is negligible, 0 where it rules
     share = torch._foreach_div(root_debiased, denominator)
-    _x74 = torch._foreach_mul(share, 2)
-    _x75 = torch._foreach_add(_x74, 1)
-    _x76 = torch._foreach_mul(relative_var_exp_avg_sq, share)
-    _x77 = torch._foreach_mul(_x76, _x75)
+    _x75 = torch._foreach_mul(share, 2)
+    _x76 = torch._foreach_add(_x75, 1)
+    _x77 = torch._foreach_mul(relative_var_exp_avg_sq, share)
+    _x78 = torch._foreach_mul(_x77, _x76)
     # inversion divides: positive, subtraction-free
-    inversion = torch._foreach_mul(_x77, 0.125)
-    _x79 = torch._foreach_add(inversion, 1)
-    _x80 = torch._foreach_mul(denominator, _x79)
-    _x81 = lr / debias_numerator
-    _x82 = -_x81
-    torch._foreach_addcdiv_(param, average, _x80, value=_x82)
+    inversion = torch._foreach_mul(_x78, 0.125)
+    _x80 = torch._foreach_add(inversion, 1)
+    _x81 = torch._foreach_mul(denominator, _x80)
+    _x82 = lr / debias_numerator
+    _x83 = -_x82
+    torch._foreach_addcdiv_(param, average, _x81, value=_x83)
 
 
 def scalars_plug_in(t: float, beta1: float, beta2: float) -> dict[str, float]:
@@ -599,4 +601,33 @@ def meter_delta(
     # inversion divides: positive, subtraction-free
     inversion = relative_var_exp_avg_sq * share * (share * 2 + 1) * 0.125
     coupling = (numerator - average) / root
+    return inversion, coupling
+
+
+def meter_inversion(
+    exp_avg: Tensor,
+    exp_avg_sq: Tensor,
+    covariance: Tensor,
+    variance: Tensor,
+    *,
+    eps: float,
+    beta2: float,
+    debias_preconditioner: float,
+    warm: float,
+    enough: float,
+) -> tuple[Tensor, Tensor]:
+    second_now = exp_avg_sq.to(covariance.dtype)
+    safe_second = second_now.clamp_min(1.1754943508222875e-38)
+    root = safe_second.sqrt()
+    # withdrawn at the start and where one step dominates
+    trust = enough * warm / ((2.5 - beta2 * 2.5) ** 8 + 1)
+    relative_var_exp_avg_sq = variance * trust
+    root_debiased = root / debias_preconditioner**0.5
+    # what the plug-in update divides by
+    denominator = root_debiased + eps
+    # 1 where eps is negligible, 0 where it rules
+    share = root_debiased / denominator
+    # inversion divides: positive, subtraction-free
+    inversion = relative_var_exp_avg_sq * share * (share * 2 + 1) * 0.125
+    coupling = 0
     return inversion, coupling

@@ -120,7 +120,9 @@ def step_delta(
     eps: float,
     alpha: float,
     unit: float,
-    remembered: float,
+    remembered_noise: float,
+    remembered_third: float,
+    remembered_third_mean: float,
     overlap: float,
     spread: float,
     warm: float,
@@ -136,38 +138,48 @@ def step_delta(
     root = safe_second.sqrt()
     gradient_now = grad.to(noise.dtype)
     average = gradient_now
-    ratio = old / safe_second
+    ratio = (old / safe_second).clamp_max(1000000000.0)
     step_mean = gradient_now / root
     relative_unit = unit_of_c / root
     relative_c2 = c2 * relative_unit * relative_unit
     relative_c3 = c3 * relative_unit * relative_unit * relative_unit
-    _x17 = microbatches - 1
-    _x20 = (relative_c2 / _x17).clamp_min(-1e18).clamp_max(1e18)
+    _x18 = microbatches - 1
+    _x21 = (relative_c2 / _x18).clamp_min(-1e18).clamp_max(1e18)
     noise.mul_(ratio * alpha)
-    noise.add_(_x20, alpha=_x1)
-    _x26 = _x17 * max(1, microbatches - 2)
-    _x29 = (relative_c3 / _x26).clamp_min(-1e18).clamp_max(1e18)
-    third.mul_(ratio * ratio.sqrt() * alpha)
-    third.add_(_x29, alpha=_x1)
-    _x38 = (relative_c3 * step_mean / _x26).clamp_min(-1e18).clamp_max(1e18)
-    third_mean.mul_(ratio * ratio * alpha)
-    third_mean.add_(_x38, alpha=_x1)
+    noise.add_(_x21, alpha=_x1)
+    _x27 = _x18 * max(1, microbatches - 2)
+    _x30 = (relative_c3 / _x27).clamp_min(-1e18).clamp_max(1e18)
+    _x31 = alpha**1.5
+    _x32 = 1 - _x31
+    third.mul_(ratio * ratio.sqrt() * _x31)
+    third.add_(_x30, alpha=_x32)
+    _x41 = (relative_c3 * step_mean / _x27).clamp_min(-1e18).clamp_max(1e18)
+    _x42 = alpha**2
+    _x43 = 1 - _x42
+    third_mean.mul_(ratio * ratio * _x42)
+    third_mean.add_(_x41, alpha=_x43)
     root_mean_square = root / unit**0.5
     # q, at most everything is noise
-    noise_share = (noise * unit / remembered).clamp_max(1)
+    noise_share = (noise * unit / remembered_noise).clamp_max(1)
     # mean gradient over its root mean square
     signal = average / root_mean_square
-    _x49 = unit**1.5
+    _x57 = unit**1.5
     # 4 μ κ₃ + κ₄, relative
     skew_variance = (
-        (signal * third * _x49 * 3 / remembered + third_mean * unit**2 / remembered)
+        (
+            third_mean * unit**2 / remembered_third_mean
+            + signal * third * _x57 * 3 / remembered_third
+        )
         .clamp_max(4)
         .clamp_min(-4)
     )
-    # κ₃ over the cube of the root
-    skewness = (third * _x49 / remembered).clamp_max(1).clamp_min(-1)
     relative_cov_gradient_square_avg = (
-        (average * noise_share * 2 + skewness * root_mean_square) * overlap * warm
+        (
+            average * (relative_c2 * unit / _x18).clamp_max(1) * 2
+            - root_mean_square * (relative_c3 * _x57 / _x27).clamp_max(1).clamp_min(-1)
+        )
+        * overlap
+        * warm
     )
     relative_var_square_avg = (
         (noise_share * (4 - noise_share * 2) + skew_variance).clamp_min(0) * spread * warm
@@ -197,7 +209,9 @@ def step_delta_foreach(
     eps: float,
     alpha: float,
     unit: float,
-    remembered: float,
+    remembered_noise: float,
+    remembered_third: float,
+    remembered_third_mean: float,
     overlap: float,
     spread: float,
     warm: float,
@@ -213,97 +227,104 @@ def step_delta_foreach(
     root = torch._foreach_sqrt(safe_second)
     gradient_now = [x.to(y.dtype) for x, y in zip(grad, noise, strict=True)]
     average = gradient_now
-    ratio = torch._foreach_div(old, safe_second)
+    _x9 = torch._foreach_div(old, safe_second)
+    ratio = torch._foreach_clamp_max(_x9, 1000000000.0)
     step_mean = torch._foreach_div(gradient_now, root)
     relative_unit = torch._foreach_div(unit_of_c, root)
-    _x12 = torch._foreach_mul(c2, relative_unit)
-    relative_c2 = torch._foreach_mul(_x12, relative_unit)
-    _x14 = torch._foreach_mul(c3, relative_unit)
-    _x15 = torch._foreach_mul(_x14, relative_unit)
-    relative_c3 = torch._foreach_mul(_x15, relative_unit)
-    _x17 = microbatches - 1
-    _x18 = torch._foreach_div(relative_c2, _x17)
-    _x19 = torch._foreach_clamp_min(_x18, -1e18)
-    _x20 = torch._foreach_clamp_max(_x19, 1e18)
-    _x21 = torch._foreach_mul(ratio, alpha)
-    torch._foreach_mul_(noise, _x21)
-    torch._foreach_add_(noise, _x20, alpha=_x1)
-    _x24 = microbatches - 2
-    _x25 = max(1, _x24)
-    _x26 = _x17 * _x25
-    _x27 = torch._foreach_div(relative_c3, _x26)
-    _x28 = torch._foreach_clamp_min(_x27, -1e18)
-    _x29 = torch._foreach_clamp_max(_x28, 1e18)
-    _x30 = torch._foreach_sqrt(ratio)
-    _x31 = torch._foreach_mul(ratio, _x30)
-    _x32 = torch._foreach_mul(_x31, alpha)
-    torch._foreach_mul_(third, _x32)
-    torch._foreach_add_(third, _x29, alpha=_x1)
-    _x35 = torch._foreach_mul(relative_c3, step_mean)
-    _x36 = torch._foreach_div(_x35, _x26)
-    _x37 = torch._foreach_clamp_min(_x36, -1e18)
-    _x38 = torch._foreach_clamp_max(_x37, 1e18)
-    _x39 = torch._foreach_mul(ratio, ratio)
-    _x40 = torch._foreach_mul(_x39, alpha)
-    torch._foreach_mul_(third_mean, _x40)
-    torch._foreach_add_(third_mean, _x38, alpha=_x1)
-    _x43 = unit**0.5
-    root_mean_square = torch._foreach_div(root, _x43)
-    _x45 = torch._foreach_mul(noise, unit)
-    _x46 = torch._foreach_div(_x45, remembered)
+    _x13 = torch._foreach_mul(c2, relative_unit)
+    relative_c2 = torch._foreach_mul(_x13, relative_unit)
+    _x15 = torch._foreach_mul(c3, relative_unit)
+    _x16 = torch._foreach_mul(_x15, relative_unit)
+    relative_c3 = torch._foreach_mul(_x16, relative_unit)
+    _x18 = microbatches - 1
+    _x19 = torch._foreach_div(relative_c2, _x18)
+    _x20 = torch._foreach_clamp_min(_x19, -1e18)
+    _x21 = torch._foreach_clamp_max(_x20, 1e18)
+    _x22 = torch._foreach_mul(ratio, alpha)
+    torch._foreach_mul_(noise, _x22)
+    torch._foreach_add_(noise, _x21, alpha=_x1)
+    _x25 = microbatches - 2
+    _x26 = max(1, _x25)
+    _x27 = _x18 * _x26
+    _x28 = torch._foreach_div(relative_c3, _x27)
+    _x29 = torch._foreach_clamp_min(_x28, -1e18)
+    _x30 = torch._foreach_clamp_max(_x29, 1e18)
+    _x31 = alpha**1.5
+    _x32 = 1 - _x31
+    _x33 = torch._foreach_sqrt(ratio)
+    _x34 = torch._foreach_mul(ratio, _x33)
+    _x35 = torch._foreach_mul(_x34, _x31)
+    torch._foreach_mul_(third, _x35)
+    torch._foreach_add_(third, _x30, alpha=_x32)
+    _x38 = torch._foreach_mul(relative_c3, step_mean)
+    _x39 = torch._foreach_div(_x38, _x27)
+    _x40 = torch._foreach_clamp_min(_x39, -1e18)
+    _x41 = torch._foreach_clamp_max(_x40, 1e18)
+    _x42 = alpha**2
+    _x43 = 1 - _x42
+    _x44 = torch._foreach_mul(ratio, ratio)
+    _x45 = torch._foreach_mul(_x44, _x42)
+    torch._foreach_mul_(third_mean, _x45)
+    torch._foreach_add_(third_mean, _x41, alpha=_x43)
+    _x48 = unit**0.5
+    root_mean_square = torch._foreach_div(root, _x48)
+    _x50 = torch._foreach_mul(noise, unit)
+    _x51 = torch._foreach_div(_x50, remembered_noise)
     # q, at most everything is noise
-    noise_share = torch._foreach_clamp_max(_x46, 1)
+    noise_share = torch._foreach_clamp_max(_x51, 1)
     # mean gradient over its root mean square
     signal = torch._foreach_div(average, root_mean_square)
-    _x49 = unit**1.5
-    _x50 = torch._foreach_mul(signal, third)
-    _x51 = torch._foreach_mul(_x50, _x49)
-    _x52 = torch._foreach_mul(_x51, 3)
-    _x53 = torch._foreach_div(_x52, remembered)
     _x54 = unit**2
     _x55 = torch._foreach_mul(third_mean, _x54)
-    _x56 = torch._foreach_div(_x55, remembered)
-    _x57 = torch._foreach_add(_x53, _x56)
-    _x58 = torch._foreach_clamp_max(_x57, 4)
+    _x56 = torch._foreach_div(_x55, remembered_third_mean)
+    _x57 = unit**1.5
+    _x58 = torch._foreach_mul(signal, third)
+    _x59 = torch._foreach_mul(_x58, _x57)
+    _x60 = torch._foreach_mul(_x59, 3)
+    _x61 = torch._foreach_div(_x60, remembered_third)
+    _x62 = torch._foreach_add(_x56, _x61)
+    _x63 = torch._foreach_clamp_max(_x62, 4)
     # 4 μ κ₃ + κ₄, relative
-    skew_variance = torch._foreach_clamp_min(_x58, -4)
-    _x60 = torch._foreach_mul(third, _x49)
-    _x61 = torch._foreach_div(_x60, remembered)
-    _x62 = torch._foreach_clamp_max(_x61, 1)
-    # κ₃ over the cube of the root
-    skewness = torch._foreach_clamp_min(_x62, -1)
-    _x64 = torch._foreach_mul(average, noise_share)
-    _x65 = torch._foreach_mul(_x64, 2)
-    _x66 = torch._foreach_mul(skewness, root_mean_square)
-    _x67 = torch._foreach_add(_x65, _x66)
-    _x68 = torch._foreach_mul(_x67, overlap)
-    relative_cov_gradient_square_avg = torch._foreach_mul(_x68, warm)
-    _x70 = torch._foreach_mul(noise_share, 2)
-    _x71 = torch._foreach_neg(_x70)
-    _x72 = torch._foreach_add(_x71, 4)
-    _x73 = torch._foreach_mul(noise_share, _x72)
-    _x74 = torch._foreach_add(_x73, skew_variance)
-    _x75 = torch._foreach_clamp_min(_x74, 0)
-    _x76 = torch._foreach_mul(_x75, spread)
-    relative_var_square_avg = torch._foreach_mul(_x76, warm)
+    skew_variance = torch._foreach_clamp_min(_x63, -4)
+    _x69 = torch._foreach_mul(relative_c2, unit)
+    _x70 = torch._foreach_div(_x69, _x18)
+    _x71 = torch._foreach_clamp_max(_x70, 1)
+    _x72 = torch._foreach_mul(average, _x71)
+    _x73 = torch._foreach_mul(_x72, 2)
+    _x74 = torch._foreach_mul(relative_c3, _x57)
+    _x75 = torch._foreach_div(_x74, _x27)
+    _x76 = torch._foreach_clamp_max(_x75, 1)
+    _x77 = torch._foreach_clamp_min(_x76, -1)
+    _x78 = torch._foreach_mul(root_mean_square, _x77)
+    _x79 = torch._foreach_sub(_x73, _x78)
+    _x80 = torch._foreach_mul(_x79, overlap)
+    relative_cov_gradient_square_avg = torch._foreach_mul(_x80, warm)
+    _x82 = torch._foreach_mul(noise_share, 2)
+    _x83 = torch._foreach_neg(_x82)
+    _x84 = torch._foreach_add(_x83, 4)
+    _x85 = torch._foreach_mul(noise_share, _x84)
+    _x86 = torch._foreach_add(_x85, skew_variance)
+    _x87 = torch._foreach_clamp_min(_x86, 0)
+    _x88 = torch._foreach_mul(_x87, spread)
+    relative_var_square_avg = torch._foreach_mul(_x88, warm)
     # what the plug-in update divides by
     denominator = torch._foreach_add(root, eps)
     # 1 where eps is negligible, 0 where it rules
     share = torch._foreach_div(root, denominator)
-    _x80 = torch._foreach_mul(relative_cov_gradient_square_avg, share)
-    _x81 = torch._foreach_mul(_x80, 0.5)
+    _x92 = torch._foreach_mul(relative_cov_gradient_square_avg, share)
+    _x93 = torch._foreach_mul(_x92, 0.5)
     # coupling joins the numerator
-    numerator = torch._foreach_add(average, _x81)
-    _x83 = torch._foreach_mul(share, 2)
-    _x84 = torch._foreach_add(_x83, 1)
-    _x85 = torch._foreach_mul(relative_var_square_avg, share)
-    _x86 = torch._foreach_mul(_x85, _x84)
+    numerator = torch._foreach_add(average, _x93)
+    _x95 = torch._foreach_mul(share, 2)
+    _x96 = torch._foreach_add(_x95, 1)
+    _x97 = torch._foreach_mul(relative_var_square_avg, share)
+    _x98 = torch._foreach_mul(_x97, _x96)
     # inversion divides: positive, subtraction-free
-    inversion = torch._foreach_mul(_x86, 0.125)
-    _x88 = torch._foreach_add(inversion, 1)
-    _x89 = torch._foreach_mul(denominator, _x88)
-    _x90 = -lr
-    torch._foreach_addcdiv_(param, numerator, _x89, value=_x90)
+    inversion = torch._foreach_mul(_x98, 0.125)
+    _x100 = torch._foreach_add(inversion, 1)
+    _x101 = torch._foreach_mul(denominator, _x100)
+    _x102 = -lr
+    torch._foreach_addcdiv_(param, numerator, _x101, value=_x102)
 
 
 def step_inversion(
@@ -320,7 +341,9 @@ def step_inversion(
     eps: float,
     alpha: float,
     unit: float,
-    remembered: float,
+    remembered_noise: float,
+    remembered_third: float,
+    remembered_third_mean: float,
     spread: float,
     warm: float,
     microbatches: float,
@@ -335,30 +358,37 @@ def step_inversion(
     root = safe_second.sqrt()
     gradient_now = grad.to(noise.dtype)
     average = gradient_now
-    ratio = old / safe_second
+    ratio = (old / safe_second).clamp_max(1000000000.0)
     step_mean = gradient_now / root
     relative_unit = unit_of_c / root
     relative_c2 = c2 * relative_unit * relative_unit
     relative_c3 = c3 * relative_unit * relative_unit * relative_unit
-    _x17 = microbatches - 1
-    _x20 = (relative_c2 / _x17).clamp_min(-1e18).clamp_max(1e18)
+    _x18 = microbatches - 1
+    _x21 = (relative_c2 / _x18).clamp_min(-1e18).clamp_max(1e18)
     noise.mul_(ratio * alpha)
-    noise.add_(_x20, alpha=_x1)
-    _x26 = _x17 * max(1, microbatches - 2)
-    _x29 = (relative_c3 / _x26).clamp_min(-1e18).clamp_max(1e18)
-    third.mul_(ratio * ratio.sqrt() * alpha)
-    third.add_(_x29, alpha=_x1)
-    _x38 = (relative_c3 * step_mean / _x26).clamp_min(-1e18).clamp_max(1e18)
-    third_mean.mul_(ratio * ratio * alpha)
-    third_mean.add_(_x38, alpha=_x1)
+    noise.add_(_x21, alpha=_x1)
+    _x27 = _x18 * max(1, microbatches - 2)
+    _x30 = (relative_c3 / _x27).clamp_min(-1e18).clamp_max(1e18)
+    _x31 = alpha**1.5
+    _x32 = 1 - _x31
+    third.mul_(ratio * ratio.sqrt() * _x31)
+    third.add_(_x30, alpha=_x32)
+    _x41 = (relative_c3 * step_mean / _x27).clamp_min(-1e18).clamp_max(1e18)
+    _x42 = alpha**2
+    _x43 = 1 - _x42
+    third_mean.mul_(ratio * ratio * _x42)
+    third_mean.add_(_x41, alpha=_x43)
     root_mean_square = root / unit**0.5
     # q, at most everything is noise
-    noise_share = (noise * unit / remembered).clamp_max(1)
+    noise_share = (noise * unit / remembered_noise).clamp_max(1)
     # mean gradient over its root mean square
     signal = average / root_mean_square
     # 4 μ κ₃ + κ₄, relative
     skew_variance = (
-        (signal * third * unit**1.5 * 3 / remembered + third_mean * unit**2 / remembered)
+        (
+            third_mean * unit**2 / remembered_third_mean
+            + signal * third * unit**1.5 * 3 / remembered_third
+        )
         .clamp_max(4)
         .clamp_min(-4)
     )
@@ -388,7 +418,9 @@ def step_inversion_foreach(
     eps: float,
     alpha: float,
     unit: float,
-    remembered: float,
+    remembered_noise: float,
+    remembered_third: float,
+    remembered_third_mean: float,
     spread: float,
     warm: float,
     microbatches: float,
@@ -403,82 +435,87 @@ def step_inversion_foreach(
     root = torch._foreach_sqrt(safe_second)
     gradient_now = [x.to(y.dtype) for x, y in zip(grad, noise, strict=True)]
     average = gradient_now
-    ratio = torch._foreach_div(old, safe_second)
+    _x9 = torch._foreach_div(old, safe_second)
+    ratio = torch._foreach_clamp_max(_x9, 1000000000.0)
     step_mean = torch._foreach_div(gradient_now, root)
     relative_unit = torch._foreach_div(unit_of_c, root)
-    _x12 = torch._foreach_mul(c2, relative_unit)
-    relative_c2 = torch._foreach_mul(_x12, relative_unit)
-    _x14 = torch._foreach_mul(c3, relative_unit)
-    _x15 = torch._foreach_mul(_x14, relative_unit)
-    relative_c3 = torch._foreach_mul(_x15, relative_unit)
-    _x17 = microbatches - 1
-    _x18 = torch._foreach_div(relative_c2, _x17)
-    _x19 = torch._foreach_clamp_min(_x18, -1e18)
-    _x20 = torch._foreach_clamp_max(_x19, 1e18)
-    _x21 = torch._foreach_mul(ratio, alpha)
-    torch._foreach_mul_(noise, _x21)
-    torch._foreach_add_(noise, _x20, alpha=_x1)
-    _x24 = microbatches - 2
-    _x25 = max(1, _x24)
-    _x26 = _x17 * _x25
-    _x27 = torch._foreach_div(relative_c3, _x26)
-    _x28 = torch._foreach_clamp_min(_x27, -1e18)
-    _x29 = torch._foreach_clamp_max(_x28, 1e18)
-    _x30 = torch._foreach_sqrt(ratio)
-    _x31 = torch._foreach_mul(ratio, _x30)
-    _x32 = torch._foreach_mul(_x31, alpha)
-    torch._foreach_mul_(third, _x32)
-    torch._foreach_add_(third, _x29, alpha=_x1)
-    _x35 = torch._foreach_mul(relative_c3, step_mean)
-    _x36 = torch._foreach_div(_x35, _x26)
-    _x37 = torch._foreach_clamp_min(_x36, -1e18)
-    _x38 = torch._foreach_clamp_max(_x37, 1e18)
-    _x39 = torch._foreach_mul(ratio, ratio)
-    _x40 = torch._foreach_mul(_x39, alpha)
-    torch._foreach_mul_(third_mean, _x40)
-    torch._foreach_add_(third_mean, _x38, alpha=_x1)
-    _x43 = unit**0.5
-    root_mean_square = torch._foreach_div(root, _x43)
-    _x45 = torch._foreach_mul(noise, unit)
-    _x46 = torch._foreach_div(_x45, remembered)
+    _x13 = torch._foreach_mul(c2, relative_unit)
+    relative_c2 = torch._foreach_mul(_x13, relative_unit)
+    _x15 = torch._foreach_mul(c3, relative_unit)
+    _x16 = torch._foreach_mul(_x15, relative_unit)
+    relative_c3 = torch._foreach_mul(_x16, relative_unit)
+    _x18 = microbatches - 1
+    _x19 = torch._foreach_div(relative_c2, _x18)
+    _x20 = torch._foreach_clamp_min(_x19, -1e18)
+    _x21 = torch._foreach_clamp_max(_x20, 1e18)
+    _x22 = torch._foreach_mul(ratio, alpha)
+    torch._foreach_mul_(noise, _x22)
+    torch._foreach_add_(noise, _x21, alpha=_x1)
+    _x25 = microbatches - 2
+    _x26 = max(1, _x25)
+    _x27 = _x18 * _x26
+    _x28 = torch._foreach_div(relative_c3, _x27)
+    _x29 = torch._foreach_clamp_min(_x28, -1e18)
+    _x30 = torch._foreach_clamp_max(_x29, 1e18)
+    _x31 = alpha**1.5
+    _x32 = 1 - _x31
+    _x33 = torch._foreach_sqrt(ratio)
+    _x34 = torch._foreach_mul(ratio, _x33)
+    _x35 = torch._foreach_mul(_x34, _x31)
+    torch._foreach_mul_(third, _x35)
+    torch._foreach_add_(third, _x30, alpha=_x32)
+    _x38 = torch._foreach_mul(relative_c3, step_mean)
+    _x39 = torch._foreach_div(_x38, _x27)
+    _x40 = torch._foreach_clamp_min(_x39, -1e18)
+    _x41 = torch._foreach_clamp_max(_x40, 1e18)
+    _x42 = alpha**2
+    _x43 = 1 - _x42
+    _x44 = torch._foreach_mul(ratio, ratio)
+    _x45 = torch._foreach_mul(_x44, _x42)
+    torch._foreach_mul_(third_mean, _x45)
+    torch._foreach_add_(third_mean, _x41, alpha=_x43)
+    _x48 = unit**0.5
+    root_mean_square = torch._foreach_div(root, _x48)
+    _x50 = torch._foreach_mul(noise, unit)
+    _x51 = torch._foreach_div(_x50, remembered_noise)
     # q, at most everything is noise
-    noise_share = torch._foreach_clamp_max(_x46, 1)
+    noise_share = torch._foreach_clamp_max(_x51, 1)
     # mean gradient over its root mean square
     signal = torch._foreach_div(average, root_mean_square)
-    _x49 = unit**1.5
-    _x50 = torch._foreach_mul(signal, third)
-    _x51 = torch._foreach_mul(_x50, _x49)
-    _x52 = torch._foreach_mul(_x51, 3)
-    _x53 = torch._foreach_div(_x52, remembered)
     _x54 = unit**2
     _x55 = torch._foreach_mul(third_mean, _x54)
-    _x56 = torch._foreach_div(_x55, remembered)
-    _x57 = torch._foreach_add(_x53, _x56)
-    _x58 = torch._foreach_clamp_max(_x57, 4)
+    _x56 = torch._foreach_div(_x55, remembered_third_mean)
+    _x57 = unit**1.5
+    _x58 = torch._foreach_mul(signal, third)
+    _x59 = torch._foreach_mul(_x58, _x57)
+    _x60 = torch._foreach_mul(_x59, 3)
+    _x61 = torch._foreach_div(_x60, remembered_third)
+    _x62 = torch._foreach_add(_x56, _x61)
+    _x63 = torch._foreach_clamp_max(_x62, 4)
     # 4 μ κ₃ + κ₄, relative
-    skew_variance = torch._foreach_clamp_min(_x58, -4)
-    _x64 = torch._foreach_mul(noise_share, 2)
-    _x65 = torch._foreach_neg(_x64)
-    _x66 = torch._foreach_add(_x65, 4)
-    _x67 = torch._foreach_mul(noise_share, _x66)
-    _x68 = torch._foreach_add(_x67, skew_variance)
-    _x69 = torch._foreach_clamp_min(_x68, 0)
-    _x70 = torch._foreach_mul(_x69, spread)
-    relative_var_square_avg = torch._foreach_mul(_x70, warm)
+    skew_variance = torch._foreach_clamp_min(_x63, -4)
+    _x69 = torch._foreach_mul(noise_share, 2)
+    _x70 = torch._foreach_neg(_x69)
+    _x71 = torch._foreach_add(_x70, 4)
+    _x72 = torch._foreach_mul(noise_share, _x71)
+    _x73 = torch._foreach_add(_x72, skew_variance)
+    _x74 = torch._foreach_clamp_min(_x73, 0)
+    _x75 = torch._foreach_mul(_x74, spread)
+    relative_var_square_avg = torch._foreach_mul(_x75, warm)
     # what the plug-in update divides by
     denominator = torch._foreach_add(root, eps)
     # 1 where eps is negligible, 0 where it rules
     share = torch._foreach_div(root, denominator)
-    _x74 = torch._foreach_mul(share, 2)
-    _x75 = torch._foreach_add(_x74, 1)
-    _x76 = torch._foreach_mul(relative_var_square_avg, share)
-    _x77 = torch._foreach_mul(_x76, _x75)
+    _x79 = torch._foreach_mul(share, 2)
+    _x80 = torch._foreach_add(_x79, 1)
+    _x81 = torch._foreach_mul(relative_var_square_avg, share)
+    _x82 = torch._foreach_mul(_x81, _x80)
     # inversion divides: positive, subtraction-free
-    inversion = torch._foreach_mul(_x77, 0.125)
-    _x79 = torch._foreach_add(inversion, 1)
-    _x80 = torch._foreach_mul(denominator, _x79)
-    _x81 = -lr
-    torch._foreach_addcdiv_(param, average, _x80, value=_x81)
+    inversion = torch._foreach_mul(_x82, 0.125)
+    _x84 = torch._foreach_add(inversion, 1)
+    _x85 = torch._foreach_mul(denominator, _x84)
+    _x86 = -lr
+    torch._foreach_addcdiv_(param, average, _x85, value=_x86)
 
 
 def step_closed_form(
@@ -492,7 +529,7 @@ def step_closed_form(
     eps: float,
     alpha: float,
     unit: float,
-    remembered: float,
+    remembered_noise: float,
     overlap: float,
     spread: float,
     warm: float,
@@ -508,15 +545,18 @@ def step_closed_form(
     root = safe_second.sqrt()
     gradient_now = grad.to(noise.dtype)
     average = gradient_now
-    ratio = old / safe_second
+    ratio = (old / safe_second).clamp_max(1000000000.0)
     relative_unit = unit_of_c / root
     relative_c2 = c2 * relative_unit * relative_unit
-    _x17 = (relative_c2 / (microbatches - 1)).clamp_min(-1e18).clamp_max(1e18)
+    _x15 = microbatches - 1
+    _x18 = (relative_c2 / _x15).clamp_min(-1e18).clamp_max(1e18)
     noise.mul_(ratio * alpha)
-    noise.add_(_x17, alpha=_x1)
+    noise.add_(_x18, alpha=_x1)
     # q, at most everything is noise
-    noise_share = (noise * unit / remembered).clamp_max(1)
-    relative_cov_gradient_square_avg = average * noise_share * overlap * warm * 2
+    noise_share = (noise * unit / remembered_noise).clamp_max(1)
+    relative_cov_gradient_square_avg = (
+        average * (relative_c2 * unit / _x15).clamp_max(1) * overlap * warm * 2
+    )
     relative_var_square_avg = noise_share * (4 - noise_share * 2) * spread * warm
     # what the plug-in update divides by
     denominator = root + eps
@@ -540,7 +580,7 @@ def step_closed_form_foreach(
     eps: float,
     alpha: float,
     unit: float,
-    remembered: float,
+    remembered_noise: float,
     overlap: float,
     spread: float,
     warm: float,
@@ -556,49 +596,53 @@ def step_closed_form_foreach(
     root = torch._foreach_sqrt(safe_second)
     gradient_now = [x.to(y.dtype) for x, y in zip(grad, noise, strict=True)]
     average = gradient_now
-    ratio = torch._foreach_div(old, safe_second)
+    _x9 = torch._foreach_div(old, safe_second)
+    ratio = torch._foreach_clamp_max(_x9, 1000000000.0)
     relative_unit = torch._foreach_div(unit_of_c, root)
-    _x12 = torch._foreach_mul(c2, relative_unit)
-    relative_c2 = torch._foreach_mul(_x12, relative_unit)
-    _x14 = microbatches - 1
-    _x15 = torch._foreach_div(relative_c2, _x14)
-    _x16 = torch._foreach_clamp_min(_x15, -1e18)
-    _x17 = torch._foreach_clamp_max(_x16, 1e18)
-    _x18 = torch._foreach_mul(ratio, alpha)
-    torch._foreach_mul_(noise, _x18)
-    torch._foreach_add_(noise, _x17, alpha=_x1)
-    _x21 = torch._foreach_mul(noise, unit)
-    _x22 = torch._foreach_div(_x21, remembered)
+    _x13 = torch._foreach_mul(c2, relative_unit)
+    relative_c2 = torch._foreach_mul(_x13, relative_unit)
+    _x15 = microbatches - 1
+    _x16 = torch._foreach_div(relative_c2, _x15)
+    _x17 = torch._foreach_clamp_min(_x16, -1e18)
+    _x18 = torch._foreach_clamp_max(_x17, 1e18)
+    _x19 = torch._foreach_mul(ratio, alpha)
+    torch._foreach_mul_(noise, _x19)
+    torch._foreach_add_(noise, _x18, alpha=_x1)
+    _x22 = torch._foreach_mul(noise, unit)
+    _x23 = torch._foreach_div(_x22, remembered_noise)
     # q, at most everything is noise
-    noise_share = torch._foreach_clamp_max(_x22, 1)
-    _x24 = torch._foreach_mul(average, noise_share)
-    _x25 = torch._foreach_mul(_x24, overlap)
-    _x26 = torch._foreach_mul(_x25, warm)
-    relative_cov_gradient_square_avg = torch._foreach_mul(_x26, 2)
-    _x28 = torch._foreach_mul(noise_share, 2)
-    _x29 = torch._foreach_neg(_x28)
-    _x30 = torch._foreach_add(_x29, 4)
-    _x31 = torch._foreach_mul(noise_share, _x30)
-    _x32 = torch._foreach_mul(_x31, spread)
-    relative_var_square_avg = torch._foreach_mul(_x32, warm)
+    noise_share = torch._foreach_clamp_max(_x23, 1)
+    _x25 = torch._foreach_mul(relative_c2, unit)
+    _x26 = torch._foreach_div(_x25, _x15)
+    _x27 = torch._foreach_clamp_max(_x26, 1)
+    _x28 = torch._foreach_mul(average, _x27)
+    _x29 = torch._foreach_mul(_x28, overlap)
+    _x30 = torch._foreach_mul(_x29, warm)
+    relative_cov_gradient_square_avg = torch._foreach_mul(_x30, 2)
+    _x32 = torch._foreach_mul(noise_share, 2)
+    _x33 = torch._foreach_neg(_x32)
+    _x34 = torch._foreach_add(_x33, 4)
+    _x35 = torch._foreach_mul(noise_share, _x34)
+    _x36 = torch._foreach_mul(_x35, spread)
+    relative_var_square_avg = torch._foreach_mul(_x36, warm)
     # what the plug-in update divides by
     denominator = torch._foreach_add(root, eps)
     # 1 where eps is negligible, 0 where it rules
     share = torch._foreach_div(root, denominator)
-    _x36 = torch._foreach_mul(relative_cov_gradient_square_avg, share)
-    _x37 = torch._foreach_mul(_x36, 0.5)
+    _x40 = torch._foreach_mul(relative_cov_gradient_square_avg, share)
+    _x41 = torch._foreach_mul(_x40, 0.5)
     # coupling joins the numerator
-    numerator = torch._foreach_add(average, _x37)
-    _x39 = torch._foreach_mul(share, 2)
-    _x40 = torch._foreach_add(_x39, 1)
-    _x41 = torch._foreach_mul(relative_var_square_avg, share)
-    _x42 = torch._foreach_mul(_x41, _x40)
+    numerator = torch._foreach_add(average, _x41)
+    _x43 = torch._foreach_mul(share, 2)
+    _x44 = torch._foreach_add(_x43, 1)
+    _x45 = torch._foreach_mul(relative_var_square_avg, share)
+    _x46 = torch._foreach_mul(_x45, _x44)
     # inversion divides: positive, subtraction-free
-    inversion = torch._foreach_mul(_x42, 0.125)
-    _x44 = torch._foreach_add(inversion, 1)
-    _x45 = torch._foreach_mul(denominator, _x44)
-    _x46 = -lr
-    torch._foreach_addcdiv_(param, numerator, _x45, value=_x46)
+    inversion = torch._foreach_mul(_x46, 0.125)
+    _x48 = torch._foreach_add(inversion, 1)
+    _x49 = torch._foreach_mul(denominator, _x48)
+    _x50 = -lr
+    torch._foreach_addcdiv_(param, numerator, _x49, value=_x50)
 
 
 def scalars_plug_in(t: float, alpha: float) -> dict[str, float]:
@@ -609,15 +653,19 @@ def scalars_delta(t: float, alpha: float) -> dict[str, float]:
     """Scalars of the step count t, for the step of the same name."""
     _x0 = alpha**t
     unit = 1 - _x0
-    remembered = unit
-    _x3 = _x0 - 1
-    _x4 = alpha - 1
-    overlap = _x4 / _x3
-    spread = (_x0 + 1) * _x4 / ((alpha + 1) * _x3)
+    remembered_noise = unit
+    remembered_third = 1 - alpha ** (t * 1.5)
+    remembered_third_mean = 1 - alpha ** (t * 2)
+    _x9 = _x0 - 1
+    _x10 = alpha - 1
+    overlap = _x10 / _x9
+    spread = (_x0 + 1) * _x10 / ((alpha + 1) * _x9)
     warm = (1 - alpha ** (t - 1)) ** 8 / unit**8
     return {
         "unit": unit,
-        "remembered": remembered,
+        "remembered_noise": remembered_noise,
+        "remembered_third": remembered_third,
+        "remembered_third_mean": remembered_third_mean,
         "overlap": overlap,
         "spread": spread,
         "warm": warm,
@@ -628,15 +676,19 @@ def scalars_inversion(t: float, alpha: float) -> dict[str, float]:
     """Scalars of the step count t, for the step of the same name."""
     _x0 = alpha**t
     unit = 1 - _x0
-    remembered = unit
-    _x3 = _x0 - 1
-    _x4 = alpha - 1
-    overlap = _x4 / _x3
-    spread = (_x0 + 1) * _x4 / ((alpha + 1) * _x3)
+    remembered_noise = unit
+    remembered_third = 1 - alpha ** (t * 1.5)
+    remembered_third_mean = 1 - alpha ** (t * 2)
+    _x9 = _x0 - 1
+    _x10 = alpha - 1
+    overlap = _x10 / _x9
+    spread = (_x0 + 1) * _x10 / ((alpha + 1) * _x9)
     warm = (1 - alpha ** (t - 1)) ** 8 / unit**8
     return {
         "unit": unit,
-        "remembered": remembered,
+        "remembered_noise": remembered_noise,
+        "remembered_third": remembered_third,
+        "remembered_third_mean": remembered_third_mean,
         "overlap": overlap,
         "spread": spread,
         "warm": warm,
@@ -647,7 +699,7 @@ def scalars_closed_form(t: float, alpha: float) -> dict[str, float]:
     """Scalars of the step count t, for the step of the same name."""
     _x0 = alpha**t
     unit = 1 - _x0
-    remembered = unit
+    remembered_noise = unit
     _x3 = _x0 - 1
     _x4 = alpha - 1
     overlap = _x4 / _x3
@@ -655,7 +707,7 @@ def scalars_closed_form(t: float, alpha: float) -> dict[str, float]:
     warm = (1 - alpha ** (t - 1)) ** 8 / unit**8
     return {
         "unit": unit,
-        "remembered": remembered,
+        "remembered_noise": remembered_noise,
         "overlap": overlap,
         "spread": spread,
         "warm": warm,
@@ -663,7 +715,6 @@ def scalars_closed_form(t: float, alpha: float) -> dict[str, float]:
 
 
 def meter_delta(
-    gradient_now: Tensor,
     square_avg: Tensor,
     noise: Tensor,
     third: Tensor,
@@ -671,31 +722,27 @@ def meter_delta(
     *,
     eps: float,
     unit: float,
-    remembered: float,
-    overlap: float,
+    remembered_noise: float,
+    remembered_third: float,
+    remembered_third_mean: float,
     spread: float,
     warm: float,
 ) -> tuple[Tensor, Tensor]:
     second_now = square_avg.to(noise.dtype)
     safe_second = second_now.clamp_min(1.1754943508222875e-38)
     root = safe_second.sqrt()
-    average = gradient_now
-    root_mean_square = root / unit**0.5
     # q, at most everything is noise
-    noise_share = (noise * unit / remembered).clamp_max(1)
+    noise_share = (noise * unit / remembered_noise).clamp_max(1)
     # mean gradient over its root mean square
-    signal = average / root_mean_square
-    _x10 = unit**1.5
+    signal = 0
     # 4 μ κ₃ + κ₄, relative
     skew_variance = (
-        (signal * third * _x10 * 3 / remembered + third_mean * unit**2 / remembered)
+        (
+            third_mean * unit**2 / remembered_third_mean
+            + third * signal * unit**1.5 * 3 / remembered_third
+        )
         .clamp_max(4)
         .clamp_min(-4)
-    )
-    # κ₃ over the cube of the root
-    skewness = (third * _x10 / remembered).clamp_max(1).clamp_min(-1)
-    relative_cov_gradient_square_avg = (
-        (average * noise_share * 2 + skewness * root_mean_square) * overlap * warm
     )
     relative_var_square_avg = (
         (noise_share * (4 - noise_share * 2) + skew_variance).clamp_min(0) * spread * warm
@@ -704,9 +751,76 @@ def meter_delta(
     denominator = root + eps
     # 1 where eps is negligible, 0 where it rules
     share = root / denominator
-    # coupling joins the numerator
-    numerator = average + relative_cov_gradient_square_avg * share * 0.5
     # inversion divides: positive, subtraction-free
     inversion = relative_var_square_avg * share * (share * 2 + 1) * 0.125
-    coupling = (numerator - average) / root
+    coupling = 0
+    return inversion, coupling
+
+
+def meter_inversion(
+    square_avg: Tensor,
+    noise: Tensor,
+    third: Tensor,
+    third_mean: Tensor,
+    *,
+    eps: float,
+    unit: float,
+    remembered_noise: float,
+    remembered_third: float,
+    remembered_third_mean: float,
+    spread: float,
+    warm: float,
+) -> tuple[Tensor, Tensor]:
+    second_now = square_avg.to(noise.dtype)
+    safe_second = second_now.clamp_min(1.1754943508222875e-38)
+    root = safe_second.sqrt()
+    # q, at most everything is noise
+    noise_share = (noise * unit / remembered_noise).clamp_max(1)
+    # mean gradient over its root mean square
+    signal = 0
+    # 4 μ κ₃ + κ₄, relative
+    skew_variance = (
+        (
+            third_mean * unit**2 / remembered_third_mean
+            + third * signal * unit**1.5 * 3 / remembered_third
+        )
+        .clamp_max(4)
+        .clamp_min(-4)
+    )
+    relative_var_square_avg = (
+        (noise_share * (4 - noise_share * 2) + skew_variance).clamp_min(0) * spread * warm
+    )
+    # what the plug-in update divides by
+    denominator = root + eps
+    # 1 where eps is negligible, 0 where it rules
+    share = root / denominator
+    # inversion divides: positive, subtraction-free
+    inversion = relative_var_square_avg * share * (share * 2 + 1) * 0.125
+    coupling = 0
+    return inversion, coupling
+
+
+def meter_closed_form(
+    square_avg: Tensor,
+    noise: Tensor,
+    *,
+    eps: float,
+    unit: float,
+    remembered_noise: float,
+    spread: float,
+    warm: float,
+) -> tuple[Tensor, Tensor]:
+    second_now = square_avg.to(noise.dtype)
+    safe_second = second_now.clamp_min(1.1754943508222875e-38)
+    root = safe_second.sqrt()
+    # q, at most everything is noise
+    noise_share = (noise * unit / remembered_noise).clamp_max(1)
+    relative_var_square_avg = noise_share * (4 - noise_share * 2) * spread * warm
+    # what the plug-in update divides by
+    denominator = root + eps
+    # 1 where eps is negligible, 0 where it rules
+    share = root / denominator
+    # inversion divides: positive, subtraction-free
+    inversion = relative_var_square_avg * share * (share * 2 + 1) * 0.125
+    coupling = 0
     return inversion, coupling

@@ -147,17 +147,17 @@ def step_delta(
     root = safe_second.sqrt()
     gradient_now = grad.to(variance.dtype)
     average = gradient_now
-    ratio = old / safe_second
+    ratio = (old / safe_second).clamp_max(1000000000.0)
     step_mean = gradient_now / root
     relative_unit = unit_of_c / root
     relative_c2 = c2 * relative_unit * relative_unit
     relative_c3 = c3 * relative_unit * relative_unit * relative_unit
     relative_c4 = c4 * relative_unit * relative_unit * relative_unit * relative_unit
-    _x24 = microbatches - 1
-    covariance = (root * (relative_c2 * step_mean * 2 + relative_c3) / _x24).clamp_min(
+    _x25 = microbatches - 1
+    covariance = (root * (relative_c2 * step_mean * 2 + relative_c3) / _x25).clamp_min(
         -1e18
     ).clamp_max(1e18) * _x1
-    _x45 = (
+    _x46 = (
         (
             -(
                 (
@@ -166,20 +166,20 @@ def step_delta(
                     - relative_c3 * step_mean * 4
                     - relative_c4
                 )
-                / _x24
+                / _x25
             )
         )
         .clamp_min(-1e18)
         .clamp_max(1e18)
     )
-    _x46 = _x1**2
+    _x47 = _x1**2
     variance.mul_(ratio * ratio * alpha**2)
-    variance.add_(_x45, alpha=_x46)
-    _x55 = 2.5 - ratio * alpha * 2.5
-    _x56 = _x55 * _x55
+    variance.add_(_x46, alpha=_x47)
+    _x56 = 2.5 - ratio * alpha * 2.5
     _x57 = _x56 * _x56
+    _x58 = _x57 * _x57
     # withdrawn at the start and where one step dominates
-    trust = (_x57 * _x57 + 1).reciprocal() * (enough * warm)
+    trust = (_x58 * _x58 + 1).reciprocal() * (enough * warm)
     relative_cov_gradient_square_avg = covariance * trust
     relative_var_square_avg = trust * variance
     # what the plug-in update divides by
@@ -222,78 +222,79 @@ def step_delta_foreach(
     root = torch._foreach_sqrt(safe_second)
     gradient_now = [x.to(y.dtype) for x, y in zip(grad, variance, strict=True)]
     average = gradient_now
-    ratio = torch._foreach_div(old, safe_second)
+    _x12 = torch._foreach_div(old, safe_second)
+    ratio = torch._foreach_clamp_max(_x12, 1000000000.0)
     step_mean = torch._foreach_div(gradient_now, root)
     relative_unit = torch._foreach_div(unit_of_c, root)
-    _x15 = torch._foreach_mul(c2, relative_unit)
-    relative_c2 = torch._foreach_mul(_x15, relative_unit)
-    _x17 = torch._foreach_mul(c3, relative_unit)
-    _x18 = torch._foreach_mul(_x17, relative_unit)
-    relative_c3 = torch._foreach_mul(_x18, relative_unit)
-    _x20 = torch._foreach_mul(c4, relative_unit)
-    _x21 = torch._foreach_mul(_x20, relative_unit)
+    _x16 = torch._foreach_mul(c2, relative_unit)
+    relative_c2 = torch._foreach_mul(_x16, relative_unit)
+    _x18 = torch._foreach_mul(c3, relative_unit)
+    _x19 = torch._foreach_mul(_x18, relative_unit)
+    relative_c3 = torch._foreach_mul(_x19, relative_unit)
+    _x21 = torch._foreach_mul(c4, relative_unit)
     _x22 = torch._foreach_mul(_x21, relative_unit)
-    relative_c4 = torch._foreach_mul(_x22, relative_unit)
-    _x24 = microbatches - 1
-    _x25 = torch._foreach_mul(relative_c2, step_mean)
-    _x26 = torch._foreach_mul(_x25, 2)
-    _x27 = torch._foreach_add(_x26, relative_c3)
-    _x28 = torch._foreach_mul(root, _x27)
-    _x29 = torch._foreach_div(_x28, _x24)
-    _x30 = torch._foreach_clamp_min(_x29, -1e18)
-    _x31 = torch._foreach_clamp_max(_x30, 1e18)
-    covariance = torch._foreach_mul(_x31, _x1)
-    _x33 = torch._foreach_mul(relative_c2, relative_c2)
-    _x34 = torch._foreach_mul(step_mean, step_mean)
-    _x35 = torch._foreach_mul(relative_c2, _x34)
-    _x36 = torch._foreach_mul(_x35, 4)
-    _x37 = torch._foreach_mul(relative_c3, step_mean)
-    _x38 = torch._foreach_mul(_x37, 4)
-    _x39 = torch._foreach_sub(_x33, _x36)
-    _x40 = torch._foreach_sub(_x39, _x38)
-    _x41 = torch._foreach_sub(_x40, relative_c4)
-    _x42 = torch._foreach_div(_x41, _x24)
-    _x43 = torch._foreach_neg(_x42)
-    _x44 = torch._foreach_clamp_min(_x43, -1e18)
-    _x45 = torch._foreach_clamp_max(_x44, 1e18)
-    _x46 = _x1**2
-    _x47 = alpha**2
-    _x48 = torch._foreach_mul(ratio, ratio)
-    _x49 = torch._foreach_mul(_x48, _x47)
-    torch._foreach_mul_(variance, _x49)
-    torch._foreach_add_(variance, _x45, alpha=_x46)
-    _x52 = torch._foreach_mul(ratio, alpha)
-    _x53 = torch._foreach_mul(_x52, 2.5)
-    _x54 = torch._foreach_neg(_x53)
-    _x55 = torch._foreach_add(_x54, 2.5)
-    _x56 = torch._foreach_mul(_x55, _x55)
+    _x23 = torch._foreach_mul(_x22, relative_unit)
+    relative_c4 = torch._foreach_mul(_x23, relative_unit)
+    _x25 = microbatches - 1
+    _x26 = torch._foreach_mul(relative_c2, step_mean)
+    _x27 = torch._foreach_mul(_x26, 2)
+    _x28 = torch._foreach_add(_x27, relative_c3)
+    _x29 = torch._foreach_mul(root, _x28)
+    _x30 = torch._foreach_div(_x29, _x25)
+    _x31 = torch._foreach_clamp_min(_x30, -1e18)
+    _x32 = torch._foreach_clamp_max(_x31, 1e18)
+    covariance = torch._foreach_mul(_x32, _x1)
+    _x34 = torch._foreach_mul(relative_c2, relative_c2)
+    _x35 = torch._foreach_mul(step_mean, step_mean)
+    _x36 = torch._foreach_mul(relative_c2, _x35)
+    _x37 = torch._foreach_mul(_x36, 4)
+    _x38 = torch._foreach_mul(relative_c3, step_mean)
+    _x39 = torch._foreach_mul(_x38, 4)
+    _x40 = torch._foreach_sub(_x34, _x37)
+    _x41 = torch._foreach_sub(_x40, _x39)
+    _x42 = torch._foreach_sub(_x41, relative_c4)
+    _x43 = torch._foreach_div(_x42, _x25)
+    _x44 = torch._foreach_neg(_x43)
+    _x45 = torch._foreach_clamp_min(_x44, -1e18)
+    _x46 = torch._foreach_clamp_max(_x45, 1e18)
+    _x47 = _x1**2
+    _x48 = alpha**2
+    _x49 = torch._foreach_mul(ratio, ratio)
+    _x50 = torch._foreach_mul(_x49, _x48)
+    torch._foreach_mul_(variance, _x50)
+    torch._foreach_add_(variance, _x46, alpha=_x47)
+    _x53 = torch._foreach_mul(ratio, alpha)
+    _x54 = torch._foreach_mul(_x53, 2.5)
+    _x55 = torch._foreach_neg(_x54)
+    _x56 = torch._foreach_add(_x55, 2.5)
     _x57 = torch._foreach_mul(_x56, _x56)
     _x58 = torch._foreach_mul(_x57, _x57)
-    _x59 = torch._foreach_add(_x58, 1)
-    _x60 = enough * warm
-    _x61 = torch._foreach_reciprocal(_x59)
+    _x59 = torch._foreach_mul(_x58, _x58)
+    _x60 = torch._foreach_add(_x59, 1)
+    _x61 = enough * warm
+    _x62 = torch._foreach_reciprocal(_x60)
     # withdrawn at the start and where one step dominates
-    trust = torch._foreach_mul(_x61, _x60)
+    trust = torch._foreach_mul(_x62, _x61)
     relative_cov_gradient_square_avg = torch._foreach_mul(covariance, trust)
     relative_var_square_avg = torch._foreach_mul(trust, variance)
     # what the plug-in update divides by
     denominator = torch._foreach_add(root, eps)
     # 1 where eps is negligible, 0 where it rules
     share = torch._foreach_div(root, denominator)
-    _x67 = torch._foreach_mul(relative_cov_gradient_square_avg, share)
-    _x68 = torch._foreach_mul(_x67, 0.5)
+    _x68 = torch._foreach_mul(relative_cov_gradient_square_avg, share)
+    _x69 = torch._foreach_mul(_x68, 0.5)
     # coupling joins the numerator
-    numerator = torch._foreach_add(average, _x68)
-    _x70 = torch._foreach_mul(share, 2)
-    _x71 = torch._foreach_add(_x70, 1)
-    _x72 = torch._foreach_mul(relative_var_square_avg, share)
-    _x73 = torch._foreach_mul(_x72, _x71)
+    numerator = torch._foreach_add(average, _x69)
+    _x71 = torch._foreach_mul(share, 2)
+    _x72 = torch._foreach_add(_x71, 1)
+    _x73 = torch._foreach_mul(relative_var_square_avg, share)
+    _x74 = torch._foreach_mul(_x73, _x72)
     # inversion divides: positive, subtraction-free
-    inversion = torch._foreach_mul(_x73, 0.125)
-    _x75 = torch._foreach_add(inversion, 1)
-    _x76 = torch._foreach_mul(denominator, _x75)
-    _x77 = -lr
-    torch._foreach_addcdiv_(param, numerator, _x76, value=_x77)
+    inversion = torch._foreach_mul(_x74, 0.125)
+    _x76 = torch._foreach_add(inversion, 1)
+    _x77 = torch._foreach_mul(denominator, _x76)
+    _x78 = -lr
+    torch._foreach_addcdiv_(param, numerator, _x77, value=_x78)
 
 
 def step_inversion(
@@ -323,13 +324,13 @@ def step_inversion(
     root = safe_second.sqrt()
     gradient_now = grad.to(variance.dtype)
     average = gradient_now
-    ratio = old / safe_second
+    ratio = (old / safe_second).clamp_max(1000000000.0)
     step_mean = gradient_now / root
     relative_unit = unit_of_c / root
     relative_c2 = c2 * relative_unit * relative_unit
     relative_c3 = c3 * relative_unit * relative_unit * relative_unit
     relative_c4 = c4 * relative_unit * relative_unit * relative_unit * relative_unit
-    _x45 = (
+    _x46 = (
         (
             -(
                 (
@@ -344,14 +345,14 @@ def step_inversion(
         .clamp_min(-1e18)
         .clamp_max(1e18)
     )
-    _x46 = _x1**2
+    _x47 = _x1**2
     variance.mul_(ratio * ratio * alpha**2)
-    variance.add_(_x45, alpha=_x46)
-    _x55 = 2.5 - ratio * alpha * 2.5
-    _x56 = _x55 * _x55
+    variance.add_(_x46, alpha=_x47)
+    _x56 = 2.5 - ratio * alpha * 2.5
     _x57 = _x56 * _x56
+    _x58 = _x57 * _x57
     # withdrawn at the start and where one step dominates
-    trust = (_x57 * _x57 + 1).reciprocal() * (enough * warm)
+    trust = (_x58 * _x58 + 1).reciprocal() * (enough * warm)
     relative_var_square_avg = trust * variance
     # what the plug-in update divides by
     denominator = root + eps
@@ -391,65 +392,66 @@ def step_inversion_foreach(
     root = torch._foreach_sqrt(safe_second)
     gradient_now = [x.to(y.dtype) for x, y in zip(grad, variance, strict=True)]
     average = gradient_now
-    ratio = torch._foreach_div(old, safe_second)
+    _x12 = torch._foreach_div(old, safe_second)
+    ratio = torch._foreach_clamp_max(_x12, 1000000000.0)
     step_mean = torch._foreach_div(gradient_now, root)
     relative_unit = torch._foreach_div(unit_of_c, root)
-    _x15 = torch._foreach_mul(c2, relative_unit)
-    relative_c2 = torch._foreach_mul(_x15, relative_unit)
-    _x17 = torch._foreach_mul(c3, relative_unit)
-    _x18 = torch._foreach_mul(_x17, relative_unit)
-    relative_c3 = torch._foreach_mul(_x18, relative_unit)
-    _x20 = torch._foreach_mul(c4, relative_unit)
-    _x21 = torch._foreach_mul(_x20, relative_unit)
+    _x16 = torch._foreach_mul(c2, relative_unit)
+    relative_c2 = torch._foreach_mul(_x16, relative_unit)
+    _x18 = torch._foreach_mul(c3, relative_unit)
+    _x19 = torch._foreach_mul(_x18, relative_unit)
+    relative_c3 = torch._foreach_mul(_x19, relative_unit)
+    _x21 = torch._foreach_mul(c4, relative_unit)
     _x22 = torch._foreach_mul(_x21, relative_unit)
-    relative_c4 = torch._foreach_mul(_x22, relative_unit)
-    _x24 = microbatches - 1
-    _x33 = torch._foreach_mul(relative_c2, relative_c2)
-    _x34 = torch._foreach_mul(step_mean, step_mean)
-    _x35 = torch._foreach_mul(relative_c2, _x34)
-    _x36 = torch._foreach_mul(_x35, 4)
-    _x37 = torch._foreach_mul(relative_c3, step_mean)
-    _x38 = torch._foreach_mul(_x37, 4)
-    _x39 = torch._foreach_sub(_x33, _x36)
-    _x40 = torch._foreach_sub(_x39, _x38)
-    _x41 = torch._foreach_sub(_x40, relative_c4)
-    _x42 = torch._foreach_div(_x41, _x24)
-    _x43 = torch._foreach_neg(_x42)
-    _x44 = torch._foreach_clamp_min(_x43, -1e18)
-    _x45 = torch._foreach_clamp_max(_x44, 1e18)
-    _x46 = _x1**2
-    _x47 = alpha**2
-    _x48 = torch._foreach_mul(ratio, ratio)
-    _x49 = torch._foreach_mul(_x48, _x47)
-    torch._foreach_mul_(variance, _x49)
-    torch._foreach_add_(variance, _x45, alpha=_x46)
-    _x52 = torch._foreach_mul(ratio, alpha)
-    _x53 = torch._foreach_mul(_x52, 2.5)
-    _x54 = torch._foreach_neg(_x53)
-    _x55 = torch._foreach_add(_x54, 2.5)
-    _x56 = torch._foreach_mul(_x55, _x55)
+    _x23 = torch._foreach_mul(_x22, relative_unit)
+    relative_c4 = torch._foreach_mul(_x23, relative_unit)
+    _x25 = microbatches - 1
+    _x34 = torch._foreach_mul(relative_c2, relative_c2)
+    _x35 = torch._foreach_mul(step_mean, step_mean)
+    _x36 = torch._foreach_mul(relative_c2, _x35)
+    _x37 = torch._foreach_mul(_x36, 4)
+    _x38 = torch._foreach_mul(relative_c3, step_mean)
+    _x39 = torch._foreach_mul(_x38, 4)
+    _x40 = torch._foreach_sub(_x34, _x37)
+    _x41 = torch._foreach_sub(_x40, _x39)
+    _x42 = torch._foreach_sub(_x41, relative_c4)
+    _x43 = torch._foreach_div(_x42, _x25)
+    _x44 = torch._foreach_neg(_x43)
+    _x45 = torch._foreach_clamp_min(_x44, -1e18)
+    _x46 = torch._foreach_clamp_max(_x45, 1e18)
+    _x47 = _x1**2
+    _x48 = alpha**2
+    _x49 = torch._foreach_mul(ratio, ratio)
+    _x50 = torch._foreach_mul(_x49, _x48)
+    torch._foreach_mul_(variance, _x50)
+    torch._foreach_add_(variance, _x46, alpha=_x47)
+    _x53 = torch._foreach_mul(ratio, alpha)
+    _x54 = torch._foreach_mul(_x53, 2.5)
+    _x55 = torch._foreach_neg(_x54)
+    _x56 = torch._foreach_add(_x55, 2.5)
     _x57 = torch._foreach_mul(_x56, _x56)
     _x58 = torch._foreach_mul(_x57, _x57)
-    _x59 = torch._foreach_add(_x58, 1)
-    _x60 = enough * warm
-    _x61 = torch._foreach_reciprocal(_x59)
+    _x59 = torch._foreach_mul(_x58, _x58)
+    _x60 = torch._foreach_add(_x59, 1)
+    _x61 = enough * warm
+    _x62 = torch._foreach_reciprocal(_x60)
     # withdrawn at the start and where one step dominates
-    trust = torch._foreach_mul(_x61, _x60)
+    trust = torch._foreach_mul(_x62, _x61)
     relative_var_square_avg = torch._foreach_mul(trust, variance)
     # what the plug-in update divides by
     denominator = torch._foreach_add(root, eps)
     # 1 where eps is negligible, 0 where it rules
     share = torch._foreach_div(root, denominator)
-    _x66 = torch._foreach_mul(share, 2)
-    _x67 = torch._foreach_add(_x66, 1)
-    _x68 = torch._foreach_mul(relative_var_square_avg, share)
-    _x69 = torch._foreach_mul(_x68, _x67)
+    _x67 = torch._foreach_mul(share, 2)
+    _x68 = torch._foreach_add(_x67, 1)
+    _x69 = torch._foreach_mul(relative_var_square_avg, share)
+    _x70 = torch._foreach_mul(_x69, _x68)
     # inversion divides: positive, subtraction-free
-    inversion = torch._foreach_mul(_x69, 0.125)
-    _x71 = torch._foreach_add(inversion, 1)
-    _x72 = torch._foreach_mul(denominator, _x71)
-    _x73 = -lr
-    torch._foreach_addcdiv_(param, average, _x72, value=_x73)
+    inversion = torch._foreach_mul(_x70, 0.125)
+    _x72 = torch._foreach_add(inversion, 1)
+    _x73 = torch._foreach_mul(denominator, _x72)
+    _x74 = -lr
+    torch._foreach_addcdiv_(param, average, _x73, value=_x74)
 
 
 def scalars_plug_in(t: float, alpha: float) -> dict[str, float]:
@@ -471,30 +473,38 @@ def scalars_inversion(t: float, alpha: float, microbatches: float) -> dict[str, 
 
 
 def meter_delta(
-    gradient_now: Tensor,
-    square_avg: Tensor,
-    variance: Tensor,
-    *,
-    eps: float,
-    alpha: float,
-    warm: float,
-    enough: float,
+    square_avg: Tensor, variance: Tensor, *, eps: float, alpha: float, warm: float, enough: float
 ) -> tuple[Tensor, Tensor]:
     second_now = square_avg.to(variance.dtype)
     safe_second = second_now.clamp_min(1.1754943508222875e-38)
     root = safe_second.sqrt()
-    average = gradient_now
     # withdrawn at the start and where one step dominates
     trust = enough * warm / ((2.5 - alpha * 2.5) ** 8 + 1)
-    relative_cov_gradient_square_avg = 0
     relative_var_square_avg = variance * trust
     # what the plug-in update divides by
     denominator = root + eps
     # 1 where eps is negligible, 0 where it rules
     share = root / denominator
-    # coupling joins the numerator
-    numerator = average + share * relative_cov_gradient_square_avg * 0.5
     # inversion divides: positive, subtraction-free
     inversion = relative_var_square_avg * share * (share * 2 + 1) * 0.125
-    coupling = (numerator - average) / root
+    coupling = 0
+    return inversion, coupling
+
+
+def meter_inversion(
+    square_avg: Tensor, variance: Tensor, *, eps: float, alpha: float, warm: float, enough: float
+) -> tuple[Tensor, Tensor]:
+    second_now = square_avg.to(variance.dtype)
+    safe_second = second_now.clamp_min(1.1754943508222875e-38)
+    root = safe_second.sqrt()
+    # withdrawn at the start and where one step dominates
+    trust = enough * warm / ((2.5 - alpha * 2.5) ** 8 + 1)
+    relative_var_square_avg = variance * trust
+    # what the plug-in update divides by
+    denominator = root + eps
+    # 1 where eps is negligible, 0 where it rules
+    share = root / denominator
+    # inversion divides: positive, subtraction-free
+    inversion = relative_var_square_avg * share * (share * 2 + 1) * 0.125
+    coupling = 0
     return inversion, coupling

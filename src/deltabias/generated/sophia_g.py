@@ -131,12 +131,12 @@ def step_observe_delta(
     second_now = hessian.to(noise.dtype)
     safe_second = second_now.clamp_min(1.1754943508222875e-38)
     root = safe_second.sqrt()
-    ratio = old / safe_second
+    ratio = (old / safe_second).clamp_max(1000000000.0)
     relative_unit = unit_of_c / root
     relative_c2 = c2 * relative_unit * relative_unit
-    _x16 = (relative_c2 / (microbatches - 1)).clamp_min(-1e18).clamp_max(1e18)
+    _x18 = (relative_c2 / (microbatches - 1)).clamp_min(-1e18).clamp_max(1e18)
     noise.mul_(ratio * beta2)
-    noise.add_(_x16, alpha=_x1)
+    noise.add_(_x18, alpha=_x1)
 
 
 def step_observe_delta_foreach(
@@ -156,17 +156,18 @@ def step_observe_delta_foreach(
     second_now = [x.to(y.dtype) for x, y in zip(hessian, noise, strict=True)]
     safe_second = torch._foreach_clamp_min(second_now, 1.1754943508222875e-38)
     root = torch._foreach_sqrt(safe_second)
-    ratio = torch._foreach_div(old, safe_second)
+    _x9 = torch._foreach_div(old, safe_second)
+    ratio = torch._foreach_clamp_max(_x9, 1000000000.0)
     relative_unit = torch._foreach_div(unit_of_c, root)
-    _x11 = torch._foreach_mul(c2, relative_unit)
-    relative_c2 = torch._foreach_mul(_x11, relative_unit)
-    _x13 = microbatches - 1
-    _x14 = torch._foreach_div(relative_c2, _x13)
-    _x15 = torch._foreach_clamp_min(_x14, -1e18)
-    _x16 = torch._foreach_clamp_max(_x15, 1e18)
-    _x17 = torch._foreach_mul(ratio, beta2)
-    torch._foreach_mul_(noise, _x17)
-    torch._foreach_add_(noise, _x16, alpha=_x1)
+    _x13 = torch._foreach_mul(c2, relative_unit)
+    relative_c2 = torch._foreach_mul(_x13, relative_unit)
+    _x15 = microbatches - 1
+    _x16 = torch._foreach_div(relative_c2, _x15)
+    _x17 = torch._foreach_clamp_min(_x16, -1e18)
+    _x18 = torch._foreach_clamp_max(_x17, 1e18)
+    _x19 = torch._foreach_mul(ratio, beta2)
+    torch._foreach_mul_(noise, _x19)
+    torch._foreach_add_(noise, _x18, alpha=_x1)
 
 
 def step_apply_delta(
@@ -180,7 +181,7 @@ def step_apply_delta(
     eps: float,
     beta1: float,
     unit: float,
-    remembered: float,
+    remembered_noise: float,
     spread: float,
     warm: float,
     lr: float,
@@ -189,7 +190,7 @@ def step_apply_delta(
     second_now = hessian.to(noise.dtype)
     average = exp_avg.to(noise.dtype)
     # q, at most everything is noise
-    noise_share = (noise * unit / remembered).clamp_max(1)
+    noise_share = (noise * unit / remembered_noise).clamp_max(1)
     relative_var_hessian = noise_share * (4 - noise_share * 2) * spread * warm
     # what the plug-in update divides by
     denominator = (second_now * rho).clamp_min(eps)
@@ -210,7 +211,7 @@ def step_apply_delta_foreach(
     eps: float,
     beta1: float,
     unit: float,
-    remembered: float,
+    remembered_noise: float,
     spread: float,
     warm: float,
     lr: float,
@@ -220,7 +221,7 @@ def step_apply_delta_foreach(
     second_now = [x.to(y.dtype) for x, y in zip(hessian, noise, strict=True)]
     average = [x.to(y.dtype) for x, y in zip(exp_avg, noise, strict=True)]
     _x5 = torch._foreach_mul(noise, unit)
-    _x6 = torch._foreach_div(_x5, remembered)
+    _x6 = torch._foreach_div(_x5, remembered_noise)
     # q, at most everything is noise
     noise_share = torch._foreach_clamp_max(_x6, 1)
     _x8 = torch._foreach_mul(noise_share, 2)
@@ -260,12 +261,12 @@ def step_observe_inversion(
     second_now = hessian.to(noise.dtype)
     safe_second = second_now.clamp_min(1.1754943508222875e-38)
     root = safe_second.sqrt()
-    ratio = old / safe_second
+    ratio = (old / safe_second).clamp_max(1000000000.0)
     relative_unit = unit_of_c / root
     relative_c2 = c2 * relative_unit * relative_unit
-    _x16 = (relative_c2 / (microbatches - 1)).clamp_min(-1e18).clamp_max(1e18)
+    _x18 = (relative_c2 / (microbatches - 1)).clamp_min(-1e18).clamp_max(1e18)
     noise.mul_(ratio * beta2)
-    noise.add_(_x16, alpha=_x1)
+    noise.add_(_x18, alpha=_x1)
 
 
 def step_observe_inversion_foreach(
@@ -285,17 +286,18 @@ def step_observe_inversion_foreach(
     second_now = [x.to(y.dtype) for x, y in zip(hessian, noise, strict=True)]
     safe_second = torch._foreach_clamp_min(second_now, 1.1754943508222875e-38)
     root = torch._foreach_sqrt(safe_second)
-    ratio = torch._foreach_div(old, safe_second)
+    _x9 = torch._foreach_div(old, safe_second)
+    ratio = torch._foreach_clamp_max(_x9, 1000000000.0)
     relative_unit = torch._foreach_div(unit_of_c, root)
-    _x11 = torch._foreach_mul(c2, relative_unit)
-    relative_c2 = torch._foreach_mul(_x11, relative_unit)
-    _x13 = microbatches - 1
-    _x14 = torch._foreach_div(relative_c2, _x13)
-    _x15 = torch._foreach_clamp_min(_x14, -1e18)
-    _x16 = torch._foreach_clamp_max(_x15, 1e18)
-    _x17 = torch._foreach_mul(ratio, beta2)
-    torch._foreach_mul_(noise, _x17)
-    torch._foreach_add_(noise, _x16, alpha=_x1)
+    _x13 = torch._foreach_mul(c2, relative_unit)
+    relative_c2 = torch._foreach_mul(_x13, relative_unit)
+    _x15 = microbatches - 1
+    _x16 = torch._foreach_div(relative_c2, _x15)
+    _x17 = torch._foreach_clamp_min(_x16, -1e18)
+    _x18 = torch._foreach_clamp_max(_x17, 1e18)
+    _x19 = torch._foreach_mul(ratio, beta2)
+    torch._foreach_mul_(noise, _x19)
+    torch._foreach_add_(noise, _x18, alpha=_x1)
 
 
 def step_apply_inversion(
@@ -309,7 +311,7 @@ def step_apply_inversion(
     eps: float,
     beta1: float,
     unit: float,
-    remembered: float,
+    remembered_noise: float,
     spread: float,
     warm: float,
     lr: float,
@@ -318,7 +320,7 @@ def step_apply_inversion(
     second_now = hessian.to(noise.dtype)
     average = exp_avg.to(noise.dtype)
     # q, at most everything is noise
-    noise_share = (noise * unit / remembered).clamp_max(1)
+    noise_share = (noise * unit / remembered_noise).clamp_max(1)
     relative_var_hessian = noise_share * (4 - noise_share * 2) * spread * warm
     # what the plug-in update divides by
     denominator = (second_now * rho).clamp_min(eps)
@@ -339,7 +341,7 @@ def step_apply_inversion_foreach(
     eps: float,
     beta1: float,
     unit: float,
-    remembered: float,
+    remembered_noise: float,
     spread: float,
     warm: float,
     lr: float,
@@ -349,7 +351,7 @@ def step_apply_inversion_foreach(
     second_now = [x.to(y.dtype) for x, y in zip(hessian, noise, strict=True)]
     average = [x.to(y.dtype) for x, y in zip(exp_avg, noise, strict=True)]
     _x5 = torch._foreach_mul(noise, unit)
-    _x6 = torch._foreach_div(_x5, remembered)
+    _x6 = torch._foreach_div(_x5, remembered_noise)
     # q, at most everything is noise
     noise_share = torch._foreach_clamp_max(_x6, 1)
     _x8 = torch._foreach_mul(noise_share, 2)
@@ -389,12 +391,12 @@ def step_observe_closed_form(
     second_now = hessian.to(noise.dtype)
     safe_second = second_now.clamp_min(1.1754943508222875e-38)
     root = safe_second.sqrt()
-    ratio = old / safe_second
+    ratio = (old / safe_second).clamp_max(1000000000.0)
     relative_unit = unit_of_c / root
     relative_c2 = c2 * relative_unit * relative_unit
-    _x16 = (relative_c2 / (microbatches - 1)).clamp_min(-1e18).clamp_max(1e18)
+    _x18 = (relative_c2 / (microbatches - 1)).clamp_min(-1e18).clamp_max(1e18)
     noise.mul_(ratio * beta2)
-    noise.add_(_x16, alpha=_x1)
+    noise.add_(_x18, alpha=_x1)
 
 
 def step_observe_closed_form_foreach(
@@ -414,17 +416,18 @@ def step_observe_closed_form_foreach(
     second_now = [x.to(y.dtype) for x, y in zip(hessian, noise, strict=True)]
     safe_second = torch._foreach_clamp_min(second_now, 1.1754943508222875e-38)
     root = torch._foreach_sqrt(safe_second)
-    ratio = torch._foreach_div(old, safe_second)
+    _x9 = torch._foreach_div(old, safe_second)
+    ratio = torch._foreach_clamp_max(_x9, 1000000000.0)
     relative_unit = torch._foreach_div(unit_of_c, root)
-    _x11 = torch._foreach_mul(c2, relative_unit)
-    relative_c2 = torch._foreach_mul(_x11, relative_unit)
-    _x13 = microbatches - 1
-    _x14 = torch._foreach_div(relative_c2, _x13)
-    _x15 = torch._foreach_clamp_min(_x14, -1e18)
-    _x16 = torch._foreach_clamp_max(_x15, 1e18)
-    _x17 = torch._foreach_mul(ratio, beta2)
-    torch._foreach_mul_(noise, _x17)
-    torch._foreach_add_(noise, _x16, alpha=_x1)
+    _x13 = torch._foreach_mul(c2, relative_unit)
+    relative_c2 = torch._foreach_mul(_x13, relative_unit)
+    _x15 = microbatches - 1
+    _x16 = torch._foreach_div(relative_c2, _x15)
+    _x17 = torch._foreach_clamp_min(_x16, -1e18)
+    _x18 = torch._foreach_clamp_max(_x17, 1e18)
+    _x19 = torch._foreach_mul(ratio, beta2)
+    torch._foreach_mul_(noise, _x19)
+    torch._foreach_add_(noise, _x18, alpha=_x1)
 
 
 def step_apply_closed_form(
@@ -438,7 +441,7 @@ def step_apply_closed_form(
     eps: float,
     beta1: float,
     unit: float,
-    remembered: float,
+    remembered_noise: float,
     spread: float,
     warm: float,
     lr: float,
@@ -447,7 +450,7 @@ def step_apply_closed_form(
     second_now = hessian.to(noise.dtype)
     average = exp_avg.to(noise.dtype)
     # q, at most everything is noise
-    noise_share = (noise * unit / remembered).clamp_max(1)
+    noise_share = (noise * unit / remembered_noise).clamp_max(1)
     relative_var_hessian = noise_share * (4 - noise_share * 2) * spread * warm
     # what the plug-in update divides by
     denominator = (second_now * rho).clamp_min(eps)
@@ -468,7 +471,7 @@ def step_apply_closed_form_foreach(
     eps: float,
     beta1: float,
     unit: float,
-    remembered: float,
+    remembered_noise: float,
     spread: float,
     warm: float,
     lr: float,
@@ -478,7 +481,7 @@ def step_apply_closed_form_foreach(
     second_now = [x.to(y.dtype) for x, y in zip(hessian, noise, strict=True)]
     average = [x.to(y.dtype) for x, y in zip(exp_avg, noise, strict=True)]
     _x5 = torch._foreach_mul(noise, unit)
-    _x6 = torch._foreach_div(_x5, remembered)
+    _x6 = torch._foreach_div(_x5, remembered_noise)
     # q, at most everything is noise
     noise_share = torch._foreach_clamp_max(_x6, 1)
     _x8 = torch._foreach_mul(noise_share, 2)
@@ -509,30 +512,30 @@ def scalars_delta(t: float, beta1: float, beta2: float) -> dict[str, float]:
     """Scalars of the step count t, for the step of the same name."""
     _x0 = beta2**t
     unit = 1 - _x0
-    remembered = unit
+    remembered_noise = unit
     spread = (_x0 + 1) * (beta2 - 1) / ((beta2 + 1) * (_x0 - 1))
     warm = (1 - beta2 ** (t - 1)) ** 8 / unit**8
-    return {"unit": unit, "remembered": remembered, "spread": spread, "warm": warm}
+    return {"unit": unit, "remembered_noise": remembered_noise, "spread": spread, "warm": warm}
 
 
 def scalars_inversion(t: float, beta1: float, beta2: float) -> dict[str, float]:
     """Scalars of the step count t, for the step of the same name."""
     _x0 = beta2**t
     unit = 1 - _x0
-    remembered = unit
+    remembered_noise = unit
     spread = (_x0 + 1) * (beta2 - 1) / ((beta2 + 1) * (_x0 - 1))
     warm = (1 - beta2 ** (t - 1)) ** 8 / unit**8
-    return {"unit": unit, "remembered": remembered, "spread": spread, "warm": warm}
+    return {"unit": unit, "remembered_noise": remembered_noise, "spread": spread, "warm": warm}
 
 
 def scalars_closed_form(t: float, beta1: float, beta2: float) -> dict[str, float]:
     """Scalars of the step count t, for the step of the same name."""
     _x0 = beta2**t
     unit = 1 - _x0
-    remembered = unit
+    remembered_noise = unit
     spread = (_x0 + 1) * (beta2 - 1) / ((beta2 + 1) * (_x0 - 1))
     warm = (1 - beta2 ** (t - 1)) ** 8 / unit**8
-    return {"unit": unit, "remembered": remembered, "spread": spread, "warm": warm}
+    return {"unit": unit, "remembered_noise": remembered_noise, "spread": spread, "warm": warm}
 
 
 def meter_delta(
@@ -543,12 +546,54 @@ def meter_delta(
     rho: float,
     eps: float,
     unit: float,
-    remembered: float,
+    remembered_noise: float,
     spread: float,
     warm: float,
 ) -> tuple[Tensor, Tensor]:
     # q, at most everything is noise
-    noise_share = (noise * unit / remembered).clamp_max(1)
+    noise_share = (noise * unit / remembered_noise).clamp_max(1)
+    relative_var_hessian = noise_share * (4 - noise_share * 2) * spread * warm
+    # inversion divides: positive, subtraction-free
+    inversion = relative_var_hessian
+    coupling = 0
+    return inversion, coupling
+
+
+def meter_inversion(
+    exp_avg: Tensor,
+    hessian: Tensor,
+    noise: Tensor,
+    *,
+    rho: float,
+    eps: float,
+    unit: float,
+    remembered_noise: float,
+    spread: float,
+    warm: float,
+) -> tuple[Tensor, Tensor]:
+    # q, at most everything is noise
+    noise_share = (noise * unit / remembered_noise).clamp_max(1)
+    relative_var_hessian = noise_share * (4 - noise_share * 2) * spread * warm
+    # inversion divides: positive, subtraction-free
+    inversion = relative_var_hessian
+    coupling = 0
+    return inversion, coupling
+
+
+def meter_closed_form(
+    exp_avg: Tensor,
+    hessian: Tensor,
+    noise: Tensor,
+    *,
+    rho: float,
+    eps: float,
+    unit: float,
+    remembered_noise: float,
+    spread: float,
+    warm: float,
+) -> tuple[Tensor, Tensor]:
+    # q, at most everything is noise
+    noise_share = (noise * unit / remembered_noise).clamp_max(1)
     relative_var_hessian = noise_share * (4 - noise_share * 2) * spread * warm
     # inversion divides: positive, subtraction-free
     inversion = relative_var_hessian

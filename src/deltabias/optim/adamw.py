@@ -3,6 +3,7 @@
 from types import ModuleType
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
@@ -186,7 +187,18 @@ class AdamW(AveragedOptimizer):
         delta = group["correction"] == "cross_fit+delta"
         for param, grad in zip(params, grads, strict=True):
             state = self.state[param]
-            crossed_step(self._module(group), state, param, grad, moments, scalars, delta=delta)
+            misfit = crossed_step(
+                self._module(group), state, param, grad, moments, scalars, delta=delta
+            )
+            self._misaligned = self._misaligned + misfit.long()
+
+    def _remembers(self, state: dict[str, Tensor], group: dict[str, Any]) -> bool:
+        folds = (
+            zip(self.states, fold_names(self.states), strict=True) if self._crosses(group) else ()
+        )
+        return super()._remembers(state, group) or any(
+            not torch.equal(state[own], state[second]) for own, second in folds
+        )
 
     def _align_folds(self, group: dict[str, Any], params: list[Tensor]) -> None:
         if self._crosses(group):

@@ -1,6 +1,6 @@
 """The step of optimizers that average one gradient: statistics, generated function, counters."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from inspect import signature
 from types import ModuleType
 from typing import Any
@@ -19,6 +19,16 @@ CORRECTIONS = {
     "inversion": "inversion",
     "closed_form": "closed_form",
 }
+
+
+def read_meter(function: Callable[..., Any], values: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+    """A generated meter's inversion and coupling; a coupling that is nowhere is zero."""
+    arguments = signature(function).parameters
+    inversion, coupling = function(
+        *(values[n] for n, p in arguments.items() if p.kind is not p.KEYWORD_ONLY),
+        **{n: values[n] for n, p in arguments.items() if p.kind is p.KEYWORD_ONLY},
+    )
+    return inversion, torch.as_tensor(coupling, dtype=inversion.dtype).expand_as(inversion)
 
 
 class AveragedOptimizer(CorrectedOptimizer):
@@ -110,8 +120,9 @@ class AveragedOptimizer(CorrectedOptimizer):
     def _wants_statistics(self, group: dict[str, Any]) -> bool:
         return super()._wants_statistics(group) or self._feeds_on_moments(group)
 
-    def _before_update(self, moments: StepMoments | None) -> None:
-        starved = moments is None and (self._stats is None or self._stats.count != 1)
+    def _before_update(self, params: list[Tensor]) -> None:
+        super()._before_update(params)
+        starved = self._stats is None or not self._stats.is_fresh
         if starved and any(map(self._feeds_on_moments, self.param_groups)):
             raise RuntimeError(
                 "second_moment='mean_of_squares' averages the squares of the microbatches' "
@@ -144,18 +155,11 @@ class AveragedOptimizer(CorrectedOptimizer):
         return {**available, **scalars, "lr": group["lr"]}
 
     def _meter(self, group: dict[str, Any], param: Tensor, state: dict[str, Tensor]):
-        module = self._module(group)
         strategy = self._strategy(group)
-        zero = torch.zeros_like(param, dtype=torch.float32)
-        accumulators = self._accumulators(group)
-        if strategy != "delta" or any(a not in state for a in accumulators):
+        function = getattr(self._module(group), f"meter_{strategy}", None)
+        if function is None:
+            zero = torch.zeros_like(param, dtype=torch.float32)
             return zero, zero
-        function = module.meter_delta
-        scalars = self._step_scalars(group, "delta", self._microbatches, float(state["step"]))
-        gradient = zero if param.grad is None else param.grad.to(zero.dtype)
-        values = {**scalars, **state, "gradient_now": gradient}
-        arguments = signature(function).parameters
-        positional = [values[n] for n, p in arguments.items() if p.kind is not p.KEYWORD_ONLY]
-        keywords = {n: values[n] for n, p in arguments.items() if p.kind is p.KEYWORD_ONLY}
-        inversion, coupling = function(*positional, **keywords)
-        return inversion, torch.as_tensor(coupling).expand_as(inversion)
+        microbatches = group.get("microbatches", 2)
+        scalars = self._step_scalars(group, strategy, microbatches, float(state["step"]))
+        return read_meter(function, {**scalars, **state})

@@ -31,6 +31,7 @@ class CorrectedOptimizer(Optimizer):
     """
 
     states: tuple[str, ...] = ()
+    counters: tuple[str, ...] = ()
     unsupported: tuple[str, ...] = ("capturable", "differentiable", "fused")
 
     def __init__(self, params: ParamsT, defaults: dict[str, Any]):
@@ -38,7 +39,6 @@ class CorrectedOptimizer(Optimizer):
         self._counts = {"steps": 0, "corrected": 0, "uncorrected": 0, "skipped": 0}
         self._misaligned: Tensor | int = 0
         self._had_statistics = False
-        self._microbatches = 2
         self._warned: set[str] = set()
         super().__init__(params, defaults)
 
@@ -54,17 +54,20 @@ class CorrectedOptimizer(Optimizer):
         """
         if not isinstance(stats, MicrobatchStats):
             raise TypeError(f"attach takes a MicrobatchStats, got {type(stats).__name__}.")
+        self._check_known(stats, [p for p in self._all_params() if p.requires_grad])
+        for group in self.param_groups:
+            self._check_statistics(stats, group)
+        self._stats = stats
+
+    @staticmethod
+    def _check_known(stats: MicrobatchStats, params: list[Tensor]) -> None:
         known = {id(p) for p in stats.params}
-        missing = [p for p in self._all_params() if p.requires_grad and id(p) not in known]
-        if missing:
+        if missing := [p for p in params if id(p) not in known]:
             raise ValueError(
                 f"the statistics do not know {len(missing)} of this optimizer's parameters, the "
                 f"first of shape {tuple(missing[0].shape)}; build MicrobatchStats from the same "
                 "parameters."
             )
-        for group in self.param_groups:
-            self._check_statistics(stats, group)
-        self._stats = stats
 
     def _check_statistics(self, stats: MicrobatchStats, group: dict[str, Any]) -> None:
         needed = self._moments_needed(group)
@@ -142,14 +145,15 @@ class CorrectedOptimizer(Optimizer):
             refuse_gradient(param)
         if not self._finite(with_grad):
             return loss
+        self._before_update(with_grad)
         moments = self._take_statistics()
-        self._before_update(moments)
         self._counts["steps"] += 1
         if moments is not None:
             self._counts["corrected"] += 1
             self._had_statistics = True
-            self._microbatches = moments.count
         for group in self.param_groups:
+            if moments is not None:
+                group["microbatches"] = moments.count  # kept with the group for the meter
             params = [p for p in group["params"] if p.grad is not None]
             for param in params:
                 self._init_state(param, group)
@@ -157,8 +161,10 @@ class CorrectedOptimizer(Optimizer):
                 self._update_group(group, params, moments)
         return loss
 
-    def _before_update(self, moments: StepMoments | None) -> None:
+    def _before_update(self, params: list[Tensor]) -> None:
         """A last look before anything is changed."""
+        if self._stats is not None and any(map(self._wants_statistics, self.param_groups)):
+            self._check_known(self._stats, params)
 
     def _finite(self, params: list[Tensor]) -> bool:
         """Whether the step may be taken; each group has its own policy."""
@@ -216,7 +222,9 @@ class CorrectedOptimizer(Optimizer):
             for k, c in scaled.scaled_central.items()
         }
         m, spread = scaled.count, scaled.weight * scaled.inverse_weight
-        if 3 in central and m > 2 and spread != m * m:
+        if 3 in central and m == 2:  # two microbatches say nothing about skewness
+            central[3] = torch.zeros_like(central[3])
+        elif 3 in central and spread != m * m:
             # generated code divides by (m-1)(m-2); unequal weights want W Σ 1/w - 3m + 2
             central[3] = central[3] * ((m - 1) * (m - 2) / (spread - 3 * m + 2))
         return central, torch.where(aligned, scaled.scale, torch.zeros_like(scaled.scale))
@@ -227,9 +235,15 @@ class CorrectedOptimizer(Optimizer):
         """As torch's; state is complete from here on."""
         refuse_flags(type(self).__name__, self._flags(param_group))
         given = param_group["params"]
-        given = [given] if isinstance(given, Tensor) else list(given)
-        for item in given:
-            refuse_parameter(item[1] if isinstance(item, tuple) else item)
+        if not isinstance(given, Tensor | set):  # an iterator is read once; a set torch refuses
+            given = list(given)
+        items = [given] if isinstance(given, Tensor) else given
+        tensors = [item[1] if isinstance(item, tuple) else item for item in items]
+        for param in tensors:
+            if isinstance(param, Tensor):  # anything else is torch's to refuse
+                refuse_parameter(param)
+        if self._stats is not None:
+            self._check_known(self._stats, tensors)
         super().add_param_group({**param_group, "params": given})
         group = self.param_groups[-1]
         for param in group["params"]:
@@ -277,19 +291,22 @@ class CorrectedOptimizer(Optimizer):
         saved = [i for group in state_dict["param_groups"] for i in group["params"]]
         for index, param in zip(saved, self._all_params(), strict=True):
             group = self._group_of(param)
-            for name in self._accumulators(group):
+            for name in (*self._accumulators(group), *self.counters):
                 value = state_dict["state"].get(index, {}).get(name)
                 if value is not None:
-                    dtype = accumulator_dtype(param)
+                    dtype = torch.float32 if name in self.counters else accumulator_dtype(param)
                     self.state[param][name] = value.to(param.device, dtype, copy=True)
             if param.requires_grad:
                 self._init_state(param, group)
         self._had_statistics = any(
-            bool(self.state[p][a].any())
+            self._remembers(self.state[p], self._group_of(p))
             for p in self._all_params()
             if p in self.state
-            for a in self._accumulators(self._group_of(p))
         )
+
+    def _remembers(self, state: dict[str, Tensor], group: dict[str, Any]) -> bool:
+        """Whether statistics have left a trace in a parameter's state."""
+        return any(bool(state[name].any()) for name in self._accumulators(group))
 
     def _group_of(self, param: Tensor) -> dict[str, Any]:
         return next(g for g in self.param_groups if any(param is p for p in g["params"]))
@@ -306,7 +323,6 @@ class CorrectedOptimizer(Optimizer):
         )
         self.__dict__.setdefault("_misaligned", 0)
         self.__dict__.setdefault("_had_statistics", False)
-        self.__dict__.setdefault("_microbatches", 2)
         self.__dict__.setdefault("_warned", set())
         for group in self.param_groups:
             for name, value in self.defaults.items() if hasattr(self, "defaults") else ():

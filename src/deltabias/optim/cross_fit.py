@@ -28,15 +28,15 @@ def fold_names(states: tuple[str, ...]) -> tuple[str, ...]:
 
 def group_gradients(
     moments: StepMoments | None, param: Tensor, grad: Tensor
-) -> tuple[tuple[Tensor, Tensor], tuple[Moments | None, Moments | None], Tensor | float]:
-    """Both groups' gradients in the scale of `grad`, their records, and that scale.
+) -> tuple[tuple[Tensor, Tensor], tuple[Moments | None, Moments | None], Tensor]:
+    """Both groups' gradients in the scale of `grad`, their records, and that scale (0: none).
 
     Without statistics both are the gradient itself, and so they are where the statistics do not
     belong to the gradient.
     """
     record = None if moments is None else moments[param]
     if record is None or len(record.groups) != 2:
-        return (grad, grad), (None, None), 1.0
+        return (grad, grad), (None, None), grad.new_ones(())
     scaled, aligned = record.scaled_to(grad)
     factor = torch.where(aligned, scaled.scale / record.scale, torch.zeros_like(scaled.scale))
     first, second = (
@@ -47,7 +47,7 @@ def group_gradients(
 
 
 def relative_square_variance(
-    group: Moments | None, mean: Tensor, factor: Tensor | float, square: Tensor
+    group: Moments | None, mean: Tensor, factor: Tensor, square: Tensor
 ) -> Tensor:
     """Estimate of Var(ḡ²)/v² for a group's mean gradient, unbiased for normal gradients.
 
@@ -60,7 +60,9 @@ def relative_square_variance(
     signal = mean / root
     noise = group.relative_to(root).var_of_mean() * factor * factor
     m = group.count
-    return (4 * signal * signal * noise - 2 * noise * noise * ((m - 1) / (m + 1))).clamp_min(0)
+    variance = 4 * signal * signal * noise - 2 * noise * noise * ((m - 1) / (m + 1))
+    # torch.where, not the product above: NaN times zero is NaN
+    return torch.where(factor == 0, torch.zeros_like(variance), variance.clamp_min(0))
 
 
 def crossed_step(
@@ -72,8 +74,11 @@ def crossed_step(
     scalars: dict[str, Any],
     *,
     delta: bool,
-) -> None:
-    """Update both folds' averages and move the parameter along the mean of their updates."""
+) -> Tensor:
+    """Update both folds' averages and move the parameter along the mean of their updates.
+
+    Returns whether the statistics did not belong to the gradient, as a 0-d tensor.
+    """
     gradients, records, factor = group_gradients(moments, param, grad)
     suffixes = ("", SECOND_FOLD)
     beta1, beta2 = scalars["beta1"], scalars["beta2"]
@@ -94,3 +99,4 @@ def crossed_step(
         else:
             total += module.plug_in_update(average, square, eps=scalars["eps"])
     param.add_(total, alpha=-scalars["lr"] / 2)
+    return factor == 0

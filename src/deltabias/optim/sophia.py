@@ -10,7 +10,7 @@ from torch.optim.optimizer import ParamsT
 
 from deltabias.generated import sophia_g
 from deltabias.microbatch import StepMoments
-from deltabias.optim.averaged import AveragedOptimizer
+from deltabias.optim.averaged import AveragedOptimizer, read_meter
 from deltabias.optim.checks import (
     NONFINITE,
     check_betas,
@@ -56,6 +56,7 @@ class SophiaG(AveragedOptimizer):
     """
 
     states = ("exp_avg", "hessian")
+    counters = ("hessian_step",)
 
     def __init__(
         self,
@@ -121,6 +122,9 @@ class SophiaG(AveragedOptimizer):
     def _take_statistics(self) -> StepMoments | None:
         return None  # a step needs none: the curvature's statistics went into update_hessian
 
+    def _before_update(self, params: list[Tensor]) -> None:
+        """The data's gradients need no statistics."""
+
     def _scalars(self, group: dict[str, Any]) -> dict[str, Any]:
         beta1, beta2 = group["betas"]
         rho = group["rho"] * group["batch_size"]
@@ -140,6 +144,7 @@ class SophiaG(AveragedOptimizer):
             refuse_gradient(param)
         if not self._finite(params):
             return
+        super()._before_update(params)
         moments = None
         if any(map(self._wants_statistics, self.param_groups)):
             moments = super()._take_statistics()
@@ -147,6 +152,8 @@ class SophiaG(AveragedOptimizer):
             self._counts["corrected"] += 1
             self._had_statistics = True
         for group in self.param_groups:
+            if moments is not None:
+                group["microbatches"] = moments.count
             chosen = [p for p in group["params"] if p.grad is not None]
             for param in chosen:
                 self._init_state(param, group)
@@ -157,7 +164,7 @@ class SophiaG(AveragedOptimizer):
     def _observe(
         self, group: dict[str, Any], params: list[Tensor], moments: StepMoments | None
     ) -> None:
-        corrected = group["correction"] != "none"
+        corrected = group["correction"] != "none" and self._had_statistics
         tensors = {
             "grad": [p.grad for p in params],
             "hessian": [self.state[p]["hessian"] for p in params],
@@ -179,7 +186,7 @@ class SophiaG(AveragedOptimizer):
         count: float,
         foreach: bool,
     ) -> None:
-        corrected = group["correction"] != "none"
+        corrected = group["correction"] != "none" and self._had_statistics
         steps = [self.state[p]["hessian_step"] for p in params]
         name = f"step_apply_{'delta' if corrected else 'plug_in'}"
         for seen, indices in by_step_count(steps).items():
@@ -187,7 +194,7 @@ class SophiaG(AveragedOptimizer):
                 "param": [params[i] for i in indices],
                 "grad": [grads[i] for i in indices],
             }
-            for state in (*self.states, *self._accumulators(group)):
+            for state in (*self.states, *(self._accumulators(group) if corrected else ())):
                 tensors[state] = [self.state[params[i]][state] for i in indices]
             scalars = self._curvature_scalars(group, seen)
             wanted = signature(getattr(sophia_g, name)).parameters
@@ -209,13 +216,7 @@ class SophiaG(AveragedOptimizer):
 
     def _meter(self, group: dict[str, Any], param: Tensor, state: dict[str, Tensor]):
         scalars = self._curvature_scalars(group, float(state["hessian_step"]))
-        values = {**scalars, **state}
-        arguments = signature(sophia_g.meter_delta).parameters
-        inversion, coupling = sophia_g.meter_delta(
-            *(values[n] for n, p in arguments.items() if p.kind is not p.KEYWORD_ONLY),
-            **{n: values[n] for n, p in arguments.items() if p.kind is p.KEYWORD_ONLY},
-        )
-        return inversion, torch.as_tensor(coupling, dtype=inversion.dtype).expand_as(inversion)
+        return read_meter(sophia_g.meter_delta, {**scalars, **state})
 
     def _effective_steps(self, group: dict[str, Any], step: float) -> float:
         beta2 = float(group["betas"][1])

@@ -1,0 +1,26 @@
+"""The studies by name, in the order they are run."""
+
+from validation import (
+    default_over_history,
+    derive_speed,
+    design_numbers,
+    precision,
+    remainder_slopes,
+    steady_state,
+    strategies,
+)
+from validation.study import Study
+
+STUDIES: dict[str, Study] = {
+    module.STUDY.name: module.STUDY
+    for module in (
+        design_numbers,
+        steady_state,
+        remainder_slopes,
+        strategies,
+        default_over_history,
+        precision,
+        derive_speed,
+    )
+}
+"""Name -> study."""

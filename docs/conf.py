@@ -2,7 +2,7 @@
 
 project = "deltabias"
 author = "The deltabias developers"
-copyright = "The deltabias developers"  # noqa: A001
+copyright = "The deltabias developers"
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax"]
 myst_enable_extensions = ["dollarmath", "colon_fence"]
 html_theme = "furo"

@@ -7,7 +7,7 @@ import matplotlib
 matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
-from matplotlib.ticker import NullFormatter  # noqa: E402
+from matplotlib.ticker import NullFormatter
 
 STYLE = {
     "svg.hashsalt": "deltabias",  # element ids are hashes; unsalted they would be random

@@ -1,15 +1,16 @@
 """What the tracked moments estimate, exactly; and the order of the default with estimates.
 
 Over the histories of three steps of a finite law the accumulators' means are finite sums. They
-must be the cumulants of the undebiased states, at any step: with d the product of the decays,
+must be, at any step,
 
-    covariance · v         Σ_k (1−β₁)(1−β₂) d^k Cov(ḡ, mean g²)       (v fed with means of squares)
+    covariance · v         Σ_k (1−β₁)(1−β₂) (β₁β₂)^k Cov(ḡ, mean g²)  (v fed with means of squares)
     variance · v²          Σ_k (1−β₂)² β₂^{2k} Var(mean g²)
-    noise · v              Σ_k w d^k κ₂/m                             (v fed with squares of means)
-    third · v^{3/2}        Σ_k w d^k κ₃/m²
-    third_mean · v²        Σ_k w d^k (μ κ₃/m² + κ₄/m³)
+    noise · v              W κ₂/m                                     (v fed with squares of means)
+    third · v^{3/2}        W κ₃/m²
+    third_mean · v²        W (μ κ₃/m² + κ₄/m³)
 
-with w = 1 − d, or 1 for a running total. How trust in them is withdrawn is another matter.
+the first two being the cumulants of the undebiased states themselves, W the sum of the
+accumulator's own weights. How trust in them is withdrawn is another matter.
 
 The order over a whole trajectory, with estimates, has no exact expectation to be compared with.
 There the plug-in bias is exact, the correction's mean is a paired simulation, and the slope in
@@ -25,6 +26,7 @@ import numpy as np
 from deltabias.correction import correct
 from deltabias.evaluate import Evaluator, Microbatches
 from deltabias.rules import get_rule
+from deltabias.tracking import Accumulator
 from deltabias.truth import (
     adam_population_update,
     adam_update_mean_float64,
@@ -56,13 +58,11 @@ def tracked_means(rule_name: str, law_name: str) -> dict[str, tuple[float, float
     for t in range(STEPS):
         evaluator(Microbatches({"x": histories[:, t]}, np.ones(MICROBATCHES)))
     raw = evaluator.values["_new"][rule.states[-1].name]
-    expected = _expected(rule_name, Observed(LAWS[law_name], _STATISTICS), hypers)
+    shown = Observed(LAWS[law_name], _STATISTICS)
     found = {}
     for accumulator in correction.tracking.accumulators:
-        power = float(accumulator.power)
-        # a covariance keeps the gradient's unit: it is relative to v only
-        mean = float(weights @ (evaluator.values[accumulator.name] * raw**power))
-        found[accumulator.name] = (mean, expected[accumulator.name])
+        mean = weights @ (evaluator.values[accumulator.name] * raw ** float(accumulator.power))
+        found[accumulator.name] = (float(mean), _expected(accumulator, shown, hypers))
     return found
 
 
@@ -78,28 +78,28 @@ def _histories(finite) -> tuple[np.ndarray, np.ndarray]:
     return values, np.array([np.prod([w for _, w in row]) for row in rows])
 
 
-def _expected(rule_name: str, shown: Observed, hypers: Mapping[str, float]) -> dict[str, float]:
+def _expected(accumulator: Accumulator, shown: Observed, hypers: Mapping[str, float]) -> float:
     m, mean = MICROBATCHES, float(shown.law.mean)
     k2, k3, k4 = (float(shown.law.cumulant(n)) for n in (2, 3, 4))
     beta2 = hypers.get("beta2", hypers.get("alpha"))
     beta1 = hypers.get("beta1", 0.0)  # a fresh numerator has no memory
-    cov = float(shown.joint_cumulant(["x", "square"])) / m
-    var = float(shown.joint_cumulant(["square", "square"])) / m
-    if beta2 is None:  # a running total forgets nothing
-        weight = float(STEPS)
-    else:
-        # noise is remembered as long as the coupling's sum, at least as long as the average
-        decay = beta2 * beta1 if "beta1" in hypers else beta2
-        weight = _geometric(1 - decay, decay)
-    found = {
-        "noise": weight * k2 / m,
-        "third": weight * k3 / m**2,
-        "third_mean": weight * (mean * k3 / m**2 + k4 / m**3),
-    }
-    if beta2 is not None:
-        found["covariance"] = _geometric((1 - beta1) * (1 - beta2), beta1 * beta2) * cov
-        found["variance"] = _geometric((1 - beta2) ** 2, beta2**2) * var
-    return found
+    if accumulator.name == "covariance":
+        weight = _geometric((1 - beta1) * (1 - beta2), beta1 * beta2)
+        return weight * float(shown.joint_cumulant(["x", "square"])) / m
+    if accumulator.name == "variance":
+        weight = _geometric((1 - beta2) ** 2, beta2**2)
+        return weight * float(shown.joint_cumulant(["square", "square"])) / m
+    moment = {
+        "noise": k2 / m,
+        "third": k3 / m**2,
+        "third_mean": mean * k3 / m**2 + k4 / m**3,
+    }[accumulator.name]
+    gain, decay = (_number(x, hypers) for x in (accumulator.gain, accumulator.decay))
+    return _geometric(gain, decay) * moment
+
+
+def _number(expression, hypers: Mapping[str, float]) -> float:
+    return float(expression.subs({s: hypers[s.name] for s in expression.free_symbols}))
 
 
 def _geometric(gain: float, decay: float) -> float:

@@ -1,4 +1,4 @@
-"""Every hyperparameter that cannot be right is refused, with what was passed and what is allowed."""
+"""Every hyperparameter that cannot be right is refused, with what was passed and allowed."""
 
 import math
 
@@ -123,7 +123,6 @@ def test_no_parameters_and_no_tensors_are_refused_as_torch_refuses_them(kind):
         kind([])
     with pytest.raises(TypeError):
         kind(parameter(2))
-    # DEFECT: "is_complex(): argument 'input' must be Tensor", and a set is taken
     with pytest.raises(TypeError, match="can only optimize Tensors"):
         kind([3.0])
     with pytest.raises(TypeError, match="ordered collections"):

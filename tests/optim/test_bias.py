@@ -1,11 +1,11 @@
 """The claim itself, on the optimizer that is shipped: the mean update is the population update.
 
 n = 20,000 independent coordinates of one parameter, each with its own i.i.d. normal gradients, 16
-microbatches, noise share q = 0.78 of E v (in v fed with squares of means, or with means of squares), betas (0.9, 0.95), 60 steps in float64. Corrected and
-plain updates share their gradients, so their difference D is sharp: what is left of the plain
-update's exact bias B (closed form, nothing expanded) is B + E D, known to a standard error of
-sd(D)/√n. Seed and threshold are fixed; accepted is |B + D̄| + 4.9 se <= 0.3 |B|, wrong for a
-correction that leaves more in one run of a million.
+microbatches, noise share q = 0.78 of E v (fed with squares of means, or with means of squares),
+betas (0.9, 0.95), 60 steps in float64. Corrected and plain updates share their gradients, so their
+difference D is sharp: what is left of the plain update's exact bias B (closed form, nothing
+expanded) is B + E D, known to a standard error of sd(D)/√n. Seed and threshold are fixed; accepted
+is |B + D̄| + 4.9 se <= 0.3 |B|, wrong for a correction that leaves more in one run of a million.
 """
 
 from dataclasses import dataclass

@@ -74,16 +74,15 @@ def test_skipped_steps_are_counted_said_once_and_leave_no_trace(case, value):
     optimizer, stats, params, gen = two_steps(case, nonfinite="skip")
     before = snapshot(optimizer)
     spoil(params, stats, gen, value)
-    with pytest.warns(RuntimeWarning, match="non-finite gradient was skipped") as caught:
+    with pytest.warns(RuntimeWarning, match="non-finite gradient was skipped"):
         optimizer.step()
-        spoil(params, stats, gen, value)
-        optimizer.step()
-    assert len(caught) == 1
+    spoil(params, stats, gen, value)
+    optimizer.step()  # silent: warnings are errors here
     assert same_bits(before, snapshot(optimizer))
     assert optimizer.validity().skipped == 2
     assert optimizer.validity().steps == 2
     assert not stats.is_fresh  # the next step does not see half of this one
-    undisturbed, other_stats, others, other_gen = two_steps(case, nonfinite="skip")
+    undisturbed, other_stats, others, _ = two_steps(case, nonfinite="skip")
     next_step = microbatches(params, 4, generator(5))
     feed(params, stats, next_step)
     feed(others, other_stats, next_step)
@@ -109,7 +108,6 @@ def test_ignoring_does_what_torch_does(kind):
 @pytest.mark.parametrize("case", LIKE_TORCH, ids=names(LIKE_TORCH))
 def test_statistics_that_are_not_finite_are_not_used(case):
     # a finite gradient with spoiled statistics: nan_to_num_ on .grad, a skipped scaler step
-    # DEFECT: cross_fit counts no misfits, cross_fit+delta multiplies NaN by zero
     optimizer, stats, params, gen = two_steps(case)
     grads = microbatches(params, 4, gen)
     grads[1][1][0, 0] = NAN

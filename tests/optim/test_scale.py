@@ -68,7 +68,6 @@ def test_clipping_by_norm_after_accumulation_reaches_every_statistic(case, clip)
 
 @pytest.mark.parametrize("case", LIKE_TORCH, ids=names(LIKE_TORCH))
 def test_clipping_by_value_is_noticed_and_the_step_uses_no_estimate(case):
-    # DEFECT: cross_fit does not count what does not fit
     def clip_value(params):
         torch.nn.utils.clip_grad_value_(params, 0.1)
 
@@ -185,7 +184,6 @@ def overflow(stats, scaler, params):
 @pytest.mark.parametrize("case", LIKE_TORCH, ids=names(LIKE_TORCH))
 def test_a_step_that_the_scaler_skips_leaves_no_trace(case, clear):
     # with "grad = None" the statistics keep the skipped step; the optimizer must notice
-    # DEFECT: cross_fit does not
     params = [parameter(5), parameter(2, 3, seed=2)]
     optimizer, stats = case.attached(params)
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**12)

@@ -119,7 +119,7 @@ def test_a_resumed_run_takes_the_same_steps_bit_for_bit(case, dtype):
 
 @pytest.mark.parametrize("case", LIKE_TORCH, ids=names(LIKE_TORCH))
 def test_a_checkpoint_may_be_followed_by_a_step_without_statistics(case):
-    # DEFECT: cross_fit forgets on loading that its folds differ, and makes them equal
+    # what the run knew of its statistics must come back with the state: folds stay apart
     param = parameter(6)
     optimizer, stats = case.attached([param], **OPTIONS)
     take(optimizer, stats, generator(), 3)
@@ -161,7 +161,7 @@ def _sophia_steps(optimizer, stats, gen, steps):
 
 
 def test_sophia_counts_its_curvature_updates_exactly_after_loading():
-    # DEFECT: torch casts every state but "step" to the parameter's dtype; bf16 counts to 256
+    # torch casts every state but "step" to the parameter's dtype, and bf16 counts to 256
     param = parameter(2, dtype=torch.bfloat16)
     optimizer = SophiaG([param])
     optimizer.state[param]["hessian_step"].fill_(301)

@@ -84,7 +84,7 @@ def test_token_weights_reach_every_statistic(case):
 
 @pytest.mark.parametrize("case", LINEAR, ids=names(LINEAR))
 def test_two_microbatches_of_unequal_weight_say_nothing_about_skewness(case):
-    # DEFECT: base._aligned leaves c3 as it is for m = 2, Moments.third_cumulant_of_mean says 0
+    # as Moments.third_cumulant_of_mean, which answers 0
     assert run_against_twin(case, [2] * 12, weights=TOKENS) < 1e-11
 
 

@@ -85,12 +85,16 @@ def square_of_mean_update(
     average_square = v_hat / sum(w2)  # E ḡ², also where v is not debiased
     rms = sqrt(average_square)
 
-    # averages of the step's estimates, with the memory of the coupling's sum
-    decay = rule.beta2 * (rule.beta1 or 1.0)
-    raw = ema_weights(decay, t, debias=True)
-    noise = dot(raw, [central(g, 2) / (len(g) - 1) for g in newest_first])
+    # averages of the step's estimates, with the memory of the coupling's sum, but none that
+    # outlasts the power of v it is divided by
+    def memory(power: float) -> list[float]:
+        lasts = rule.beta2**power
+        decay = min(rule.beta1 * rule.beta2, lasts) if rule.beta1 else lasts
+        return ema_weights(decay, t, debias=True)
+
+    nu = [central(g, 2) / (len(g) - 1) for g in newest_first]
     k3 = [central(g, 3) / ((len(g) - 1) * max(len(g) - 2, 1)) for g in newest_first]
-    third, mixed = dot(raw, k3), dot(raw, means, k3)
+    noise, third, mixed = dot(memory(1), nu), dot(memory(1.5), k3), dot(memory(2), means, k3)
 
     q = min(noise / average_square, 1.0)
     skew = clamp(third / rms**3, 1.0) if skewness else 0.0
@@ -98,7 +102,11 @@ def square_of_mean_update(
     relative_var = max(4 * q - 2 * q * q + spread_skew, 0.0)
     overlap = dot(w1, w2) / (sum(w1) * sum(w2))
     spread = dot(w2, w2) / sum(w2) ** 2
-    cov = rule.warm(t) * overlap * (2 * m_hat * q + skew * rms) * v_hat
+    coupling = 2 * m_hat * q + skew * rms
+    if not rule.beta1:  # a fresh gradient couples with its own step alone: 2 ḡ ν̂ - k₃
+        coupling = 2 * means[0] * min(nu[0] / average_square, 1.0)
+        coupling -= clamp(k3[0] / rms**3, 1.0) * rms if skewness else 0.0
+    cov = rule.warm(t) * overlap * coupling * v_hat
     var = rule.warm(t) * spread * relative_var * v_hat**2
     return corrected(m_hat, v_hat, rule.eps, cov, var)
 

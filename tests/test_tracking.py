@@ -96,6 +96,21 @@ def test_the_increments_of_the_closure_are_unbiased(m):
         assert exact.expectation_over_samples(LAW, m, lambda xs, f=wrong: estimate(f, xs)) != mean
 
 
+@pytest.mark.parametrize("m", [3, 4])
+def test_a_step_alone_estimates_its_covariance_without_bias(m):
+    # cov(ḡ, ḡ²) = 2 μ ν + κ₃, and E ḡ ν̂ = μ ν + κ₃, so 2 ḡ ν̂ - k₃ it is for a fresh numerator
+    truth = exact.joint_cumulant(exact.law_of_mean(LAW, m), [lambda x: x, lambda x: x**2])
+    found = accumulators("adamw")
+    nu, k3 = found["noise"].increment, found["third"].increment
+
+    def expected(formula):
+        return exact.expectation_over_samples(LAW, m, lambda xs: estimate(formula, xs))
+
+    assert expected(2 * STEP_MEAN * nu - k3) == truth
+    assert expected(2 * STEP_MEAN * nu) != truth
+    assert expected(2 * STEP_MEAN * nu + k3) != truth
+
+
 @pytest.mark.parametrize("m", [1, 2, 3])
 def test_the_closure_has_the_exact_moments_of_a_squared_mean(m):
     law = exact.law_of_mean(LAW, m)
@@ -137,22 +152,27 @@ def raw_second(history, beta, *, squares):
     return twin.dot(twin.ema_weights(beta, len(rows), debias=False), rows)
 
 
-def test_the_accumulators_of_the_closure_are_weighted_sums_of_the_history():
-    evaluator, _ = run("adamw", hypers=BETAS)
-    v = raw_second(HISTORY, 0.9, squares=False)
-    weights = twin.ema_weights(0.8 * 0.9, len(HISTORY), debias=False)
+@pytest.mark.parametrize(
+    ("beta1", "beta2", "decays"),
+    [(0.8, 0.9, (0.72, 0.72, 0.72)), (0.99, 0.8, (0.792, 0.8**1.5, 0.64))],
+)
+def test_the_accumulators_of_the_closure_are_weighted_sums_of_the_history(beta1, beta2, decays):
+    evaluator, _ = run("adamw", hypers={"beta1": beta1, "beta2": beta2})
+    v = raw_second(HISTORY, beta2, squares=False)
+    # each is remembered no longer than the power of v that it is relative to
+    weights = [twin.ema_weights(d, len(HISTORY), debias=False) for d in decays]
     rows = [list(r) for r in reversed(HISTORY)]
     m = HISTORY.shape[1]
     k3 = [twin.central(r, 3) / ((m - 1) * (m - 2)) for r in rows]
     expected = {
-        "noise": twin.dot(weights, [twin.central(r, 2) / (m - 1) for r in rows]) / v,
-        "third": twin.dot(weights, k3) / v**1.5,
-        "third_mean": twin.dot(weights, [twin.mean(r) for r in rows], k3) / v**2,
+        "noise": twin.dot(weights[0], [twin.central(r, 2) / (m - 1) for r in rows]) / v,
+        "third": twin.dot(weights[1], k3) / v**1.5,
+        "third_mean": twin.dot(weights[2], [twin.mean(r) for r in rows], k3) / v**2,
     }
     for name, value in expected.items():
         assert evaluator.values[name][0] == pytest.approx(value, rel=1e-12)
     # the control: one decay alone, or a history one step short, would be seen
-    slower = twin.ema_weights(0.9, len(HISTORY), debias=False)
+    slower = twin.ema_weights(0.95, len(HISTORY), debias=False)
     wrong = twin.dot(slower, [twin.central(r, 2) / (m - 1) for r in rows]) / v
     assert evaluator.values["noise"][0] != pytest.approx(wrong, rel=1e-2)
 

@@ -1,7 +1,6 @@
 """The step of optimizers that average one gradient: statistics, generated function, counters."""
 
 from collections.abc import Callable, Mapping
-from inspect import signature
 from types import ModuleType
 from typing import Any
 
@@ -10,7 +9,7 @@ from torch import Tensor
 
 from deltabias.microbatch import StepMoments
 from deltabias.optim.base import CorrectedOptimizer
-from deltabias.optim.stepping import by_step_count, run_step, use_foreach
+from deltabias.optim.stepping import by_step_count, parameters_of, run_step, use_foreach
 
 CORRECTIONS = {
     # name of the option: (generated step, highest central moment, tracked with a history)
@@ -23,7 +22,7 @@ CORRECTIONS = {
 
 def read_meter(function: Callable[..., Any], values: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
     """A generated meter's inversion and coupling; a coupling that is nowhere is zero."""
-    arguments = signature(function).parameters
+    arguments = parameters_of(function)
     inversion, coupling = function(
         *(values[n] for n, p in arguments.items() if p.kind is not p.KEYWORD_ONLY),
         **{n: values[n] for n, p in arguments.items() if p.kind is p.KEYWORD_ONLY},
@@ -46,14 +45,14 @@ class AveragedOptimizer(CorrectedOptimizer):
         return CORRECTIONS[group["correction"]]
 
     def _arguments(self, group: dict[str, Any], strategy: str) -> tuple[str, ...]:
-        return tuple(signature(getattr(self._module(group), f"step_{strategy}")).parameters)
+        return tuple(parameters_of(getattr(self._module(group), f"step_{strategy}")))
 
     def _accumulators(self, group: dict[str, Any]) -> tuple[str, ...]:
         known = ("param", "grad", *self.states, "c2", "c3", "c4", "unit_of_c")
         step = getattr(self._module(group), f"step_{self._strategy(group)}")
         return tuple(
             name
-            for name, p in signature(step).parameters.items()
+            for name, p in parameters_of(step).items()
             if p.kind is p.POSITIONAL_OR_KEYWORD and name not in known
         )
 
@@ -107,8 +106,9 @@ class AveragedOptimizer(CorrectedOptimizer):
             highest = max(int(n[1]) for n in names if n in ("c2", "c3", "c4"))
             raw = [-p.grad if group["maximize"] else p.grad for p in params]
             tensors |= self._moment_inputs(params, raw, moments, highest)
+        kept = (*self.states, *self._accumulators(group))
         for name in names:
-            if name in self.states or name in self._accumulators(group):
+            if name in kept:
                 tensors[name] = [self.state[p][name] for p in params]
         scalars = self._step_scalars(group, strategy, moments and moments.count, count)
         if foreach:
@@ -149,7 +149,7 @@ class AveragedOptimizer(CorrectedOptimizer):
             "microbatches": float(microbatches or 2),
             **hypers,
         }
-        scalars = function(*(available[name] for name in signature(function).parameters))
+        scalars = function(*(available[name] for name in parameters_of(function)))
         if microbatches is None and "warm" in scalars:
             scalars["warm"] = 0.0  # no statistics in this step: take it uncorrected
         return {**available, **scalars, "lr": group["lr"]}

@@ -18,6 +18,10 @@ from deltabias.optim.checks import (
 from deltabias.optim.meter import Validity, summarize
 
 
+IMPLEMENTATION = ("capturable", "differentiable", "fused")
+"""Flags of torch.optim that choose how a step is computed, not what it is."""
+
+
 def accumulator_dtype(param: Tensor) -> torch.dtype:
     """fp32 for low precision parameters; double stays double."""
     return torch.float64 if param.dtype == torch.float64 else torch.float32
@@ -32,7 +36,7 @@ class CorrectedOptimizer(Optimizer):
 
     states: tuple[str, ...] = ()
     counters: tuple[str, ...] = ()
-    unsupported: tuple[str, ...] = ("capturable", "differentiable", "fused")
+    unsupported: tuple[str, ...] = IMPLEMENTATION
 
     def __init__(self, params: ParamsT, defaults: dict[str, Any]):
         self._stats: MicrobatchStats | None = None
@@ -243,14 +247,14 @@ class CorrectedOptimizer(Optimizer):
             if isinstance(param, Tensor):  # anything else is torch's to refuse
                 refuse_parameter(param)
         if self._stats is not None:
-            self._check_known(self._stats, tensors)
+            needing = [p for p in tensors if isinstance(p, Tensor) and p.requires_grad]
+            self._check_known(self._stats, needing)
+            self._check_statistics(self._stats, {**self.defaults, **param_group})
         super().add_param_group({**param_group, "params": given})
         group = self.param_groups[-1]
         for param in group["params"]:
             if param.requires_grad:
                 self._init_state(param, group)
-        if self._stats is not None:
-            self.attach(self._stats)
 
     @classmethod
     def _flags(cls, group: dict[str, Any]) -> dict[str, Any]:
@@ -283,11 +287,19 @@ class CorrectedOptimizer(Optimizer):
         Raises
         ------
         NotImplementedError
-            for a checkpoint with a flag of torch.optim that is not supported; nothing is loaded.
+            for a checkpoint with a flag of torch.optim that is not supported and changes the
+            update (amsgrad, momentum, centered); nothing is loaded. Flags that only choose an
+            implementation (fused, capturable, differentiable) are dropped.
         """
         for saved_group in state_dict["param_groups"]:
-            refuse_flags(type(self).__name__, self._flags(saved_group))
+            flags = self._flags(saved_group)
+            refuse_flags(
+                type(self).__name__, {k: v for k, v in flags.items() if k not in IMPLEMENTATION}
+            )
         super().load_state_dict(state_dict)
+        for group in self.param_groups:
+            for name in IMPLEMENTATION:
+                group.pop(name, None)
         saved = [i for group in state_dict["param_groups"] for i in group["params"]]
         for index, param in zip(saved, self._all_params(), strict=True):
             group = self._group_of(param)

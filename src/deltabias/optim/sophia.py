@@ -1,6 +1,5 @@
 """SophiaG, corrected: see `deltabias.rules.sophia` for its mathematics."""
 
-from inspect import signature
 from types import ModuleType
 from typing import Any
 
@@ -19,7 +18,7 @@ from deltabias.optim.checks import (
     refuse_flags,
     refuse_gradient,
 )
-from deltabias.optim.stepping import by_step_count, run_step, use_foreach
+from deltabias.optim.stepping import by_step_count, parameters_of, run_step, use_foreach
 
 CORRECTIONS = ("none", "delta")
 
@@ -197,7 +196,7 @@ class SophiaG(AveragedOptimizer):
             for state in (*self.states, *(self._accumulators(group) if corrected else ())):
                 tensors[state] = [self.state[params[i]][state] for i in indices]
             scalars = self._curvature_scalars(group, seen)
-            wanted = signature(getattr(sophia_g, name)).parameters
+            wanted = parameters_of(getattr(sophia_g, name))
             keywords = {n: scalars[n] for n in wanted if n not in tensors}
             run_step(sophia_g, name, tensors, keywords, foreach=foreach)
 
@@ -207,10 +206,7 @@ class SophiaG(AveragedOptimizer):
         if group["correction"] == "none":
             return scalars
         tracked = sophia_g.scalars_delta(
-            *(
-                {"t": max(seen, 1.0), **scalars}[n]
-                for n in signature(sophia_g.scalars_delta).parameters
-            )
+            *({"t": max(seen, 1.0), **scalars}[n] for n in parameters_of(sophia_g.scalars_delta))
         )
         return scalars | tracked
 

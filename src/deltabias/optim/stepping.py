@@ -1,12 +1,20 @@
 """Calls a rule's generated step for the parameters of a group, plain or foreach."""
 
 from collections.abc import Callable, Mapping
+from functools import cache
+from inspect import Parameter, signature
 from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._foreach_utils import _get_foreach_kernels_supported_devices
+
+
+@cache
+def parameters_of(function: Callable[..., Any]) -> Mapping[str, Parameter]:
+    """A generated function's parameters; reading a signature costs more than a small step."""
+    return signature(function).parameters
 
 
 def use_foreach(group: Mapping[str, Any], params: list[Tensor]) -> bool:

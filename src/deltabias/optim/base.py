@@ -17,7 +17,6 @@ from deltabias.optim.checks import (
 )
 from deltabias.optim.meter import Validity, summarize
 
-
 IMPLEMENTATION = ("capturable", "differentiable", "fused")
 """Flags of torch.optim that choose how a step is computed, not what it is."""
 

@@ -141,7 +141,15 @@ def numerator_of(derivation: Derivation) -> sp.Symbol | None:
     return None
 
 
+def _algebraic(expression: sp.Expr) -> bool:
+    """Whether it is made of sums, products and rational powers alone."""
+    powers = expression.atoms(sp.Pow)
+    return not expression.atoms(sp.Function) and all(p.exp.is_Rational for p in powers)
+
+
 def _ratio(derivation: Derivation) -> Kernel | None:
+    if not _algebraic(derivation.smooth):  # no power of v makes such a map rational
+        return None
     numerator = numerator_of(derivation)
     others = [s for s in derivation.rule.symbols if s != numerator]
     if len(others) != 1:

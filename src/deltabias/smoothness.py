@@ -6,6 +6,7 @@ the bias of a coordinate that sits on a kink is not a Taylor coefficient of anyt
 
 import sympy as sp
 
+from deltabias.calculus.derivatives import away_from_kinks
 from deltabias.errors import NotDifferentiableError
 from deltabias.parser import clip
 from deltabias.rule import UpdateRule
@@ -49,19 +50,14 @@ def smooth_branch(rule: UpdateRule) -> tuple[sp.Expr, Conditions, Floors]:
 
     smooth = branch(rule.update)
     if not smooth.free_symbols & random or all(
-        _slope(smooth, s) == 0 for s in smooth.free_symbols & random
+        away_from_kinks(sp.diff(smooth, s)) == 0 for s in smooth.free_symbols & random
     ):
         raise NotDifferentiableError(
             f"rule {rule.name!r}, {rule}, does not change with any statistic where it is smooth, "
             "so there is no bias of a smooth map to derive."
         )
     domain = dict.fromkeys([*conditions, *_positivity(smooth, random)])
-    return smooth, tuple(domain), tuple(floors)
-
-
-def _slope(smooth: sp.Expr, symbol: sp.Symbol) -> sp.Expr:
-    # away from its kink, where the domain keeps us, the derivative of a sign is zero
-    return sp.diff(smooth, symbol).replace(sp.DiracDelta, lambda *_: sp.Integer(0))
+    return smooth, tuple(c for c in domain if c != sp.true), tuple(floors)
 
 
 def _winner(rule: UpdateRule, node: sp.Basic, random: set, conditions: list) -> sp.Expr:

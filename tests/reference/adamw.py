@@ -53,15 +53,6 @@ class Rule:
         first = ema_weights(self.beta1, steps, debias=self.debias)
         return first, ema_weights(self.beta2, steps, debias=self.debias)
 
-    def memory(self, steps: int, power: float) -> list[float]:
-        """Weights of an estimate relative to v**power: of the coupling's sum, if v lasts as long.
-
-        A fresh numerator couples with its own step alone, so only v's own memory is left.
-        """
-        lasts = self.beta2**power
-        decay = min(self.beta1 * self.beta2, lasts) if self.beta1 else lasts
-        return ema_weights(decay, steps, debias=True)
-
     def warm(self, t: int) -> float:
         """((1 - β₂^(t-1))/(1 - β₂^t))⁸: nothing is trusted at the first step."""
         return ((1 - self.beta2 ** (t - 1)) / (1 - self.beta2**t)) ** 8

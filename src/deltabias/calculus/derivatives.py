@@ -25,6 +25,15 @@ def root_degree(expression: sp.Expr, symbol: sp.Symbol) -> int:
     return lcm(1, *(p.exp.q for p in powers))
 
 
+def away_from_kinks(derivative: sp.Expr) -> sp.Expr:
+    """A derivative where no argument of a sign is zero: there signs are constant."""
+    constant = derivative.replace(sp.DiracDelta, lambda *_: sp.Integer(0))
+    return constant.replace(
+        lambda e: isinstance(e, sp.Derivative) and isinstance(e.expr, sp.sign),
+        lambda _: sp.Integer(0),
+    )
+
+
 class Derivatives:
     """All partial derivatives of one expression in some positive or real symbols, remembered.
 
@@ -64,9 +73,7 @@ class Derivatives:
             lower = self._in_roots(tuple(o - (j == i) for j, o in enumerate(index)))
             root, k = self._roots[i], self.degrees[i]
             inner = sp.diff(lower, root) / (k * root ** (k - 1))
-            # away from a kink, where the domain keeps us, these distributions are zero
-            inner = inner.replace(sp.DiracDelta, lambda *_: sp.Integer(0))
-            self._known[index] = self._tidy(inner)
+            self._known[index] = self._tidy(away_from_kinks(inner))
         return self._known[index]
 
     def __call__(self, index: Index) -> sp.Expr:

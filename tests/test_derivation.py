@@ -320,7 +320,7 @@ def test_a_printed_coefficient_reads_back_as_the_same_expression(name, order):
         assert sp.simplify(parse_expression(text, symbols.__getitem__) - t.coefficient) == 0
 
 
-# DEFECT: the derivative of a sign of 1/eps - |h| is left as Derivative(sign(…), h)
+# once a defect: the derivative of a sign of 1/eps - |h| is left as Derivative(sign(…), h)
 @pytest.mark.parametrize(
     "text", ["abs(1/eps - abs(h))*g", "h*sign(1/eps + abs(h))", "abs(g - abs(h))"]
 )

@@ -230,7 +230,7 @@ def test_a_root_of_a_negative_number_is_not_real(text):
         read(text)
 
 
-# DEFECT: SymPy raises its own ValueError, "The argument 'clip(2, -1, 1)' is not comparable"
+# once a defect: SymPy raises its own ValueError, "The argument 'clip(2, -1, 1)' is not comparable"
 @pytest.mark.parametrize("text", ["max(clip(2, -1, 1), v)", "min(clip(1/2, -1, 1), eps)*g"])
 def test_a_clip_of_a_number_is_a_number_or_refused(text):
     try:

@@ -264,7 +264,7 @@ def test_forms_do_not_depend_on_the_hash_seed_or_on_the_cache():
     assert said.pop().count("RelativeMoment") >= 2 * 3
 
 
-# DEFECT: each of these keeps sympy.simplify busy for more than fifteen seconds
+# once a defect: each of these keeps sympy.simplify busy for more than fifteen seconds
 def test_a_form_is_found_or_given_up_within_seconds():
     texts = ["g*tanh(v)/(v+eps)", "sqrt(v)+tanh(v-eps)", "atan((0.5-v)**eps)"]
     # a process of its own, because SymPy cannot be stopped

@@ -78,7 +78,7 @@ def test_the_floor_that_was_taken_away_is_remembered():
     assert smooth_branch(rule)[2] == ((h, sp.Max(h, eps)),)
 
 
-# DEFECT: Ne(2/eps + Abs(g), 0) is True to SymPy, and is stated as a condition
+# once a defect: Ne(2/eps + Abs(g), 0) is True to SymPy, and is stated as a condition
 @pytest.mark.parametrize(
     "text", ["abs(2/eps + abs(g))*h", "h*sign(1/eps + abs(g))", "abs(v)*sqrt(v)"]
 )

@@ -319,7 +319,7 @@ def test_a_group_whose_parameters_the_statistics_do_not_know_is_not_added():
     ids=["two groups", "fourth moment"],
 )
 def test_a_group_that_needs_more_of_the_statistics_is_not_added(options):
-    # DEFECT: the error comes after the group was added, and the next step takes it
+    # once a defect: the error comes after the group was added, and the next step takes it
     first, second = parameter(3), parameter(2)
     optimizer = AdamW([first])
     optimizer.attach(MicrobatchStats([first, second], moments=3))
@@ -330,7 +330,7 @@ def test_a_group_that_needs_more_of_the_statistics_is_not_added(options):
 
 
 def test_a_frozen_group_needs_no_statistics():
-    # DEFECT: attach takes frozen parameters that the statistics do not know, a new group does not
+    # once a defect: attach takes frozen parameters that the statistics do not know, a new group does not
     first, frozen = parameter(3), parameter(2).requires_grad_(False)
     optimizer, _ = Case(AdamW).attached([first])
     optimizer.add_param_group({"params": [frozen]})

@@ -330,7 +330,7 @@ def test_a_group_that_needs_more_of_the_statistics_is_not_added(options):
 
 
 def test_a_frozen_group_needs_no_statistics():
-    # once a defect: attach takes frozen parameters that the statistics do not know, a new group does not
+    # attach takes frozen parameters that the statistics do not know, a new group does not
     first, frozen = parameter(3), parameter(2).requires_grad_(False)
     optimizer, _ = Case(AdamW).attached([first])
     optimizer.add_param_group({"params": [frozen]})

@@ -80,8 +80,9 @@ def _project_name(file: Path) -> str | None:
 def _catalogue_files() -> dict[Path, str]:
     from deltabias.codegen.sync import catalogue_files
     from deltabias.rules import CATALOGUE
+    from deltabias.rules.spectral_maps import SPECTRAL_MAPS
 
-    return catalogue_files(CATALOGUE.values())
+    return catalogue_files([*CATALOGUE.values(), *SPECTRAL_MAPS.values()])
 
 
 def _check_catalogue(root: Path) -> dict:

@@ -30,9 +30,9 @@ def _root(x: Tensor, degree: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Emitted:
-    """The texts of one rule's files, by kind: ``module``, ``test``, ``docs``, ``certificate``."""
+    """The texts of one subject's files: ``module``, ``test``, ``docs``, ``certificate``."""
 
-    rule: UpdateRule
+    name: str
     module: str
     test: str
     docs: str
@@ -44,7 +44,7 @@ def emit(rule: UpdateRule, *, import_line: str | None = None) -> Emitted:
     programs = rule_programs(rule)
     module = format_source(_module(programs))
     test = format_source(_test(programs, import_line or _catalogue_import(rule)))
-    return Emitted(rule, module, test, _docs(programs, module), _certificate(programs))
+    return Emitted(rule.name, module, test, _docs(programs, module), _certificate(programs))
 
 
 def _catalogue_import(rule: UpdateRule) -> str:

@@ -7,9 +7,14 @@ from dataclasses import dataclass
 from difflib import unified_diff
 from pathlib import Path
 
-from deltabias.codegen.emit import MARK, emit
+from deltabias.calculus.spectral import SpectralMap
+from deltabias.codegen.emit import MARK, Emitted, emit
+from deltabias.codegen.spectral_emit import emit_map
 from deltabias.errors import GenerateError
 from deltabias.rule import UpdateRule
+
+Subject = UpdateRule | SpectralMap
+"""What code is generated from."""
 
 GENERATED = Path("src/deltabias/generated")
 TESTS = Path("tests/generated")
@@ -27,15 +32,21 @@ class Drift:
     diff: str = ""
 
 
-def catalogue_files(rules: Iterable[UpdateRule]) -> dict[Path, str]:
+def emit_any(subject: Subject, *, import_line: str | None = None) -> Emitted:
+    """The files of a rule or of a matrix function."""
+    if isinstance(subject, SpectralMap):
+        return emit_map(subject, import_line=import_line)
+    return emit(subject, import_line=import_line)
+
+
+def catalogue_files(subjects: Iterable[Subject]) -> dict[Path, str]:
     """Every file of the catalogue, relative to the project's root."""
     files: dict[Path, str] = {}
-    for rule in rules:
-        emitted = emit(rule)
-        files[GENERATED / f"{rule.name}.py"] = emitted.module
-        files[TESTS / f"test_{rule.name}.py"] = emitted.test
-        files[DOCS / f"{rule.name}.md"] = emitted.docs
-        files[CERTIFICATES / f"{rule.name}.json"] = emitted.certificate
+    for emitted in map(emit_any, subjects):
+        files[GENERATED / f"{emitted.name}.py"] = emitted.module
+        files[TESTS / f"test_{emitted.name}.py"] = emitted.test
+        files[DOCS / f"{emitted.name}.md"] = emitted.docs
+        files[CERTIFICATES / f"{emitted.name}.json"] = emitted.certificate
     return files
 
 
@@ -95,7 +106,7 @@ def _stage(target: Path, text: str) -> str:
     return temporary
 
 
-def write_rule(rule: UpdateRule, directory: Path) -> list[Path]:
+def write_rule(rule: Subject, directory: Path) -> list[Path]:
     """Module, test, documentation fragment and certificate placeholder of one rule.
 
     Raises
@@ -111,7 +122,7 @@ def write_rule(rule: UpdateRule, directory: Path) -> list[Path]:
         f'_spec = spec_from_file_location("{rule.name}", _path)\n'
         "module = module_from_spec(_spec)\n_spec.loader.exec_module(module)\n"
     )
-    emitted = emit(rule, import_line=loader)
+    emitted = emit_any(rule, import_line=loader)
     files = {
         directory / f"{rule.name}.py": emitted.module,
         directory / f"test_{rule.name}.py": emitted.test,

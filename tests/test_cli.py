@@ -155,7 +155,7 @@ def project(tmp_path, monkeypatch):
     inside.mkdir(parents=True)
     (inside / "pyproject.toml").write_text('[project]\nname = "another"\n')
     monkeypatch.chdir(inside)
-    monkeypatch.setattr("deltabias.rules.CATALOGUE", {"inverse": get_rule("inverse")})
+    monkeypatch.setattr("deltabias.rules.SUBJECTS", (get_rule("inverse"),))
     return tmp_path
 
 

@@ -26,6 +26,17 @@ A file is data. Its expressions go through the same whitelist as a typed rule:
 
 Without a `sample` the statistic is opaque: only its cumulants' names are known. ``y`` in a sample
 is the gradient for labels drawn from the model, independent of ``x``.
+
+An update with upper-case names is a matrix rule. Its samples are in G, the gradient as a matrix,
+and ``of_mean = true`` takes the sample of the batch's mean gradient instead of the samples' mean:
+
+    update = "inv_root(L + damping*I, 4) * M"
+
+    [states.L]
+    kind = "ema"
+    sample = "G*G.T"
+    of_mean = true
+    beta = "beta2"
 """
 
 import re
@@ -36,6 +47,8 @@ from pathlib import Path
 import sympy as sp
 
 from deltabias.errors import DeltabiasError, ParseError, RuleError
+from deltabias.matrix_parser import mentions_matrices, parse_matrix
+from deltabias.matrix_rule import MatrixRule, MatrixState, MatrixStatistic
 from deltabias.parser import parse_expression
 from deltabias.rule import (
     GRADIENT,
@@ -49,23 +62,24 @@ from deltabias.rule import (
     Total,
     UpdateRule,
 )
-from deltabias.rules import CATALOGUE, get_rule
+from deltabias.rules import CATALOGUE, MATRIX_CATALOGUE, get_rule
 
 MAX_BYTES = 64 * 1024
 KINDS = {"fresh": Fresh, "ema": Ema, "total": Total}
 RULE_KEYS = ("name", "update", "title", "sources", "hypers", "states")
 STATE_KEYS = ("kind", "sample", "outer", "beta", "debias", "positive")
+MATRIX_STATE_KEYS = ("kind", "sample", "of_mean", "beta")
 _WORD = re.compile(r"[A-Za-z_]\w*\Z")
 
 
 def resolve_rule(
     text: str, hypers: Mapping[str, float] | None = None, *, name: str = "custom"
-) -> UpdateRule:
+) -> UpdateRule | MatrixRule:
     """The rule that was meant: a catalogue name, an existing ``*.toml`` file, or mathematics.
 
     Parameters
     ----------
-    text : "adamw", "rule.toml" or "g/(sqrt(v)+eps)"
+    text : "adamw", "rule.toml", "g/(sqrt(v)+eps)" or "inv_root(L + damping*I, 4)*M"
     hypers : hyperparameters of a typed rule with their defaults, besides eps…, beta…, lr
     name : of a typed rule
 
@@ -83,7 +97,8 @@ def resolve_rule(
         raise ParseError(f"expected a rule such as 'adamw' or 'g/(sqrt(v)+eps)', got {text!r}.")
     ready = _ready_rule(text)
     if ready is None:
-        return UpdateRule.parse(text, hypers=hypers, name=name)
+        kind = MatrixRule if mentions_matrices(text) else UpdateRule
+        return kind.parse(text, hypers=hypers, name=name)
     if hypers:
         known = ", ".join(h.name for h in ready.all_hypers) or "none"
         raise RuleError(
@@ -93,19 +108,20 @@ def resolve_rule(
     return ready
 
 
-def _ready_rule(text: str) -> UpdateRule | None:
+def _ready_rule(text: str) -> UpdateRule | MatrixRule | None:
     """The rule of that name or file; None if it is to be parsed."""
     if text.endswith(".toml"):
         return load_rule(text)
-    if text in CATALOGUE:
-        return CATALOGUE[text]
+    known = {**CATALOGUE, **MATRIX_CATALOGUE}
+    if text in known:
+        return known[text]
     alike = text.lower().replace("-", "_")
-    if alike in CATALOGUE:  # AdamW, adam-mean-of-squares
+    if alike in known:  # AdamW, adam-mean-of-squares
         raise RuleError(f"no rule {text!r}. Did you mean {alike!r}?")
     return get_rule(text) if _WORD.match(text) else None
 
 
-def load_rule(path: str | Path) -> UpdateRule:
+def load_rule(path: str | Path) -> UpdateRule | MatrixRule:
     """The rule that a TOML file describes; see the module for the format.
 
     Raises
@@ -133,20 +149,21 @@ def _read(path: Path) -> dict:
         raise RuleError(f"is not a TOML file: {error}.") from error
 
 
-def _rule(table: dict) -> UpdateRule:
+def _rule(table: dict) -> UpdateRule | MatrixRule:
     _check_keys(table, RULE_KEYS, "")
     for key in ("name", "update", "states"):
         if key not in table:
             raise RuleError(f"has no {key!r}; a rule needs a name, an update and states.")
     hypers = _hypers(_typed(table, "hypers", dict, "", {}))
     states = _typed(table, "states", dict, "", {})
-    made = tuple(_state(name, entry, hypers) for name, entry in states.items())
     update = _typed(table, "update", str, "")
+    kind, state = (MatrixRule, _matrix_state) if mentions_matrices(update) else (UpdateRule, _state)
+    made = tuple(state(name, entry, hypers) for name, entry in states.items())
     used = _names_in(update)
     of_update = tuple(h for n, h in hypers.items() if n in used)
     rule = _at(
         "update",
-        lambda: UpdateRule(
+        lambda: kind(
             name=_typed(table, "name", str, ""),
             update=update,
             states=made,
@@ -191,6 +208,13 @@ def _state(name: str, entry: object, hypers: dict[str, Hyper]) -> State:
             if key in entry:
                 raise RuleError(f"{where}{key} has no meaning for kind={kind!r}; remove it.")
         return _at(where.strip(), lambda: KINDS[kind](name, statistic))
+    decay = _decay(entry, hypers, where)
+    debias = _typed(entry, "debias", bool, where, True)
+    return _at(where.strip(), lambda: Ema(name, statistic, decay, debias))
+
+
+def _decay(entry: dict, hypers: dict[str, Hyper], where: str) -> Hyper:
+    """The hyperparameter that an average's beta names."""
     beta = _typed(entry, "beta", str, where, "")
     if beta not in hypers:
         raise RuleError(
@@ -201,8 +225,26 @@ def _state(name: str, entry: object, hypers: dict[str, Hyper]) -> State:
         decay = hypers[beta] = _at(
             f"[hypers] {beta}", lambda: Hyper(decay.name, decay.default, high=1.0)
         )
-    debias = _typed(entry, "debias", bool, where, True)
-    return _at(where.strip(), lambda: Ema(name, statistic, decay, debias))
+    return decay
+
+
+def _matrix_state(name: str, entry: object, hypers: dict[str, Hyper]) -> MatrixState:
+    where = f"[states.{name}] "
+    if not isinstance(entry, dict):
+        raise RuleError(f"{where.strip()} must be a table with a kind.")
+    _check_keys(entry, MATRIX_STATE_KEYS, where)
+    kind = _typed(entry, "kind", str, where, "")
+    if kind not in KINDS:
+        raise RuleError(f"{where}kind={kind!r} is not known; use {', '.join(KINDS)}.")
+    if kind != "ema" and "beta" in entry:
+        raise RuleError(f"{where}beta has no meaning for kind={kind!r}; remove it.")
+    sample = _typed(entry, "sample", str, where)
+    of_mean = _typed(entry, "of_mean", bool, where, False)
+    beta = _decay(entry, hypers, where) if kind == "ema" else None
+    return _at(
+        where.strip(),
+        lambda: MatrixState(name, MatrixStatistic(name, sample, of_mean), beta, kind == "total"),
+    )
 
 
 def _statistic(name: str, entry: dict, where: str) -> Statistic:
@@ -232,6 +274,8 @@ def _polynomial(
 
 def _names_in(update: str) -> set[str]:
     """The names that occur; whether they are known is for the rule itself to say."""
+    if mentions_matrices(update):
+        return set(_at("update", lambda: parse_matrix(update)).hypers)
     names: set[str] = set()
 
     def note(name: str) -> sp.Symbol:

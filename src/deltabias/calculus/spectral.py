@@ -75,6 +75,11 @@ class SpectralMap:
         if self.degree > MAX_DEGREE:
             raise NotDifferentiableError(f"a root of degree {self.degree} is over {MAX_DEGREE}.")
 
+    @property
+    def hypers(self) -> set[sp.Symbol]:
+        """The other symbols of the map."""
+        return self.expression.free_symbols - {EIGENVALUE}
+
     @cached_property
     def degree(self) -> int:
         """q in s = λ^{1/q}: the least common multiple of the exponents' denominators."""

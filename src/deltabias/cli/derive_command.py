@@ -30,14 +30,22 @@ def derive(
     """Derive the bias of RULE: a catalogue name, a .toml file, or mathematics.
 
     In a typed rule such as "g/(sqrt(v)+eps)" every lower-case symbol that is not a hyperparameter
-    is a random statistic.
+    is a random statistic; in one such as "inv_root(L + damping*I, 4)*M" every upper-case one is a
+    random matrix, and I is the identity.
     """
-    from deltabias.cli import derivation_text
+    from deltabias.cli import derivation_text, matrix_text
     from deltabias.derivation import derive as derive_rule
+    from deltabias.matrix_derivation import derive_matrix
+    from deltabias.matrix_rule import MatrixRule
     from deltabias.rule_file import resolve_rule
 
     resolved = resolve_rule(rule, declared(parse_hypers(hypers)))
-    derivation = derive_rule(resolved, order)
+    if isinstance(resolved, MatrixRule):
+        if order != 1:
+            raise click.UsageError(f"--order {order}: a matrix rule is derived to order 1.")
+        derivation, derivation_text = derive_matrix(resolved), matrix_text
+    else:
+        derivation = derive_rule(resolved, order)
     if as_json or style == "json":
         echo_json(derivation_text.as_record(derivation))
     elif style == "latex":

@@ -79,10 +79,9 @@ def _project_name(file: Path) -> str | None:
 
 def _catalogue_files() -> dict[Path, str]:
     from deltabias.codegen.sync import catalogue_files
-    from deltabias.rules import CATALOGUE
-    from deltabias.rules.spectral_maps import SPECTRAL_MAPS
+    from deltabias.rules import SUBJECTS
 
-    return catalogue_files([*CATALOGUE.values(), *SPECTRAL_MAPS.values()])
+    return catalogue_files(SUBJECTS)
 
 
 def _check_catalogue(root: Path) -> dict:

@@ -69,7 +69,7 @@ def format_source(source: str) -> str:
     return done.stdout
 
 
-def _words(text: str) -> str:
+def words(text: str) -> str:
     """Words for people as they may stand in a docstring: one line, nothing that could end it."""
     plain = "".join(c if c.isprintable() else " " for c in text)
     return plain.replace("\\", "/").replace('"', "'")
@@ -101,7 +101,7 @@ def _module(programs: RulePrograms) -> str:
     imports = ("import math\n\n" if "math." in source else "") + (
         "import torch\nfrom torch import Tensor"
     )
-    return f'''"""{_words(rule.title or rule.name)}: {_words(str(rule))}
+    return f'''"""{words(rule.title or rule.name)}: {words(str(rule))}
 
 {MARK} Rule {rule.name}, digest {digest(rule)}.
 

@@ -23,7 +23,7 @@ def {p}roots(eigenvalues: Tensor) -> Tensor:
 
 def {p}first_order(root: Tensor, perturbation: Tensor{arguments}) -> Tensor:
     """f[λ_i, λ_j] E_ij for E of shape [..., d, d]; exact where eigenvalues meet."""
-    return {p}_first(root[..., :, None], root[..., None, :]{passed}) * perturbation
+    return {h}first(root[..., :, None], root[..., None, :]{passed}) * perturbation
 
 
 def {p}second_order(root: Tensor, perturbations: Tensor{arguments}) -> Tensor:
@@ -32,12 +32,12 @@ def {p}second_order(root: Tensor, perturbations: Tensor{arguments}) -> Tensor:
     {count} matrix product(s) of [d, r d] with [r d, d]; time r d³, memory r d².
     """
     left, right = root[..., :, None], root[..., None, :]
-    scaled = perturbations / {p}_step(left, right).unsqueeze(-3)
+    scaled = perturbations / {h}step(left, right).unsqueeze(-3)
     *batch, r, d, _ = scaled.shape
     wide = scaled.movedim(-3, -2).reshape(*batch, d, r * d)
     inner = root[..., None, None, :].expand(*batch, 1, r, d).reshape(*batch, 1, r * d)
-    weights = {p}_weights(inner{passed})
-    coefficients = {p}_coefficients(left, right{passed})
+    weights = {h}weights(inner{passed})
+    coefficients = {h}coefficients(left, right{passed})
     terms = (c * ((wide * w) @ wide.mT) for c, w in zip(coefficients, weights, strict=True))
     total = next(terms)
     for term in terms:
@@ -48,9 +48,9 @@ def {p}second_order(root: Tensor, perturbations: Tensor{arguments}) -> Tensor:
 def {p}diagonal(root: Tensor, squares: Tensor{arguments}) -> Tensor:
     """The diagonal of the second order, [..., d], from the sums of E_ik², [..., d, d]; time d²."""
     left, inner = root[..., :, None], root[..., None, :]
-    step = {p}_step(left, inner)
-    coefficients = {p}_coefficients(left, left{passed})
-    weights = {p}_weights(inner{passed})
+    step = {h}step(left, inner)
+    coefficients = {h}coefficients(left, left{passed})
+    weights = {h}weights(inner{passed})
     kernel = sum(c * w for c, w in zip(coefficients, weights, strict=True))
     return (kernel * (squares / (step * step))).sum(-1)
 
@@ -60,8 +60,8 @@ def {p}eigenvalue_only(root: Tensor, squares: Tensor{arguments}) -> Tensor:
 
     Not an approximation of the second order: it leaves about (d - 1)/(d + 1) of it.
     """
-    step = {p}_step(root, root)
-    coefficients, weights = {p}_coefficients(root, root{passed}), {p}_weights(root{passed})
+    step = {h}step(root, root)
+    coefficients, weights = {h}coefficients(root, root{passed}), {h}weights(root{passed})
     kernel = sum(c * w for c, w in zip(coefficients, weights, strict=True))
     return kernel * (squares / (step * step))
 '''
@@ -92,6 +92,7 @@ def kernel_source(spectral: SpectralMap, prefix: str = "") -> str:
     hypers = tuple(sorted(s.name for s in spectral.expression.free_symbols - {EIGENVALUE}))
     fields = {
         "p": prefix,
+        "h": prefix or "_",
         "degree": spectral.degree,
         "root": _root(spectral.degree),
         "value": _piece(f"{prefix}values", [spectral.value.subs(LEFT, sp.Symbol("root"))], ["root"],
@@ -112,12 +113,12 @@ def _root(degree: int) -> str:
 
 
 def _pieces(spectral: SpectralMap, prefix: str, hypers: tuple[str, ...]) -> list[str]:
-    pair = [LEFT.name, RIGHT.name]
+    pair, helper = [LEFT.name, RIGHT.name], prefix or "_"
     return [
-        _piece(f"{prefix}_step", [spectral.step], pair, (), "λ[s_i, s_j] > 0."),
-        _piece(f"{prefix}_first", [spectral.first()], pair, hypers, "f[λ_i, λ_j]."),
+        _piece(f"{helper}step", [spectral.step], pair, (), "λ[s_i, s_j] > 0."),
+        _piece(f"{helper}first", [spectral.first()], pair, hypers, "f[λ_i, λ_j]."),
         _piece(
-            f"{prefix}_coefficients",
+            f"{helper}coefficients",
             [part.coefficient for part in spectral.parts],
             pair,
             hypers,
@@ -125,7 +126,7 @@ def _pieces(spectral: SpectralMap, prefix: str, hypers: tuple[str, ...]) -> list
             many=True,
         ),
         _piece(
-            f"{prefix}_weights",
+            f"{helper}weights",
             [part.weight for part in spectral.parts],
             [INNER.name],
             hypers,

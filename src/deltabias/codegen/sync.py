@@ -9,11 +9,13 @@ from pathlib import Path
 
 from deltabias.calculus.spectral import SpectralMap
 from deltabias.codegen.emit import MARK, Emitted, emit
+from deltabias.codegen.matrix_emit import emit_matrix_rule
 from deltabias.codegen.spectral_emit import emit_map
 from deltabias.errors import GenerateError
+from deltabias.matrix_rule import MatrixRule
 from deltabias.rule import UpdateRule
 
-Subject = UpdateRule | SpectralMap
+Subject = UpdateRule | MatrixRule | SpectralMap
 """What code is generated from."""
 
 GENERATED = Path("src/deltabias/generated")
@@ -33,9 +35,11 @@ class Drift:
 
 
 def emit_any(subject: Subject, *, import_line: str | None = None) -> Emitted:
-    """The files of a rule or of a matrix function."""
+    """The files of a rule, scalar or of matrices, or of a matrix function."""
     if isinstance(subject, SpectralMap):
         return emit_map(subject, import_line=import_line)
+    if isinstance(subject, MatrixRule):
+        return emit_matrix_rule(subject, import_line=import_line)
     return emit(subject, import_line=import_line)
 
 

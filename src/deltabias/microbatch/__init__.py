@@ -13,10 +13,24 @@
 
 `stats` is the object a training loop holds; `moments` is what an optimizer reads. `block` has the
 update formulas, `layout` the order and precision, `capture` and `ranks` the two sources of data
-besides ``add``: a backward pass and other processes.
+besides ``add``: a backward pass and other processes. `matrix_stats` is the same for matrix
+preconditioners: means and deviations of G_r, G_r G_rᵀ and G_rᵀ G_r, by `matrix_streams` and
+`matrix_sums`, read as `matrix_moments`.
 """
 
+from deltabias.microbatch.matrix_moments import MatrixBlocks, MatrixMoments, MatrixStep
+from deltabias.microbatch.matrix_stats import MatrixStats, blocks, matrix_shape
 from deltabias.microbatch.moments import Moments, StepMoments
 from deltabias.microbatch.stats import MicrobatchStats
 
-__all__ = ["MicrobatchStats", "Moments", "StepMoments"]
+__all__ = [
+    "MatrixBlocks",
+    "MatrixMoments",
+    "MatrixStats",
+    "MatrixStep",
+    "MicrobatchStats",
+    "Moments",
+    "StepMoments",
+    "blocks",
+    "matrix_shape",
+]

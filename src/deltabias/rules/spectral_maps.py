@@ -6,7 +6,6 @@ A new one is a line: a name and an algebraic map of the eigenvalue.
 import sympy as sp
 
 from deltabias.calculus.spectral import EIGENVALUE, SpectralMap, inverse_root
-from deltabias.errors import RuleError
 
 _EPS = sp.Symbol("eps", nonnegative=True)
 
@@ -16,16 +15,3 @@ INVERSE_ROOTS: tuple[SpectralMap, ...] = tuple(
 INVERSE_SQRT_PLUS_EPS = SpectralMap("inverse_sqrt_plus_eps", 1 / (sp.sqrt(EIGENVALUE) + _EPS))
 
 SPECTRAL_MAPS: dict[str, SpectralMap] = {m.name: m for m in (*INVERSE_ROOTS, INVERSE_SQRT_PLUS_EPS)}
-
-
-def get_map(name: str) -> SpectralMap:
-    """The catalogue's map of that name.
-
-    Raises
-    ------
-    RuleError
-        with the names there are.
-    """
-    if name not in SPECTRAL_MAPS:
-        raise RuleError(f"no spectral map {name!r}; there are {', '.join(SPECTRAL_MAPS)}.")
-    return SPECTRAL_MAPS[name]

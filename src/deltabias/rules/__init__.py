@@ -16,8 +16,8 @@ from deltabias.rules import (
     shampoo,
     soap,
     sophia,
+    spectral_maps,
 )
-from deltabias.rules.spectral_maps import SPECTRAL_MAPS
 
 CATALOGUE: dict[str, UpdateRule] = {
     rule.name: rule
@@ -27,6 +27,7 @@ CATALOGUE: dict[str, UpdateRule] = {
 MATRIX_CATALOGUE: dict[str, MatrixRule] = {
     rule.name: rule for module in (shampoo, soap, muon) for rule in module.RULES
 }
+SPECTRAL_MAPS: dict[str, SpectralMap] = {m.name: m for m in spectral_maps.RULES}
 
 SUBJECTS: tuple[UpdateRule | MatrixRule | SpectralMap, ...] = (
     *CATALOGUE.values(),

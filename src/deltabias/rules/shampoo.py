@@ -3,10 +3,10 @@ r"""``shampoo`` and its kin: inverse roots of gradient second moments, on both s
 .. math:: U = (L + \delta I)^{-1/p}\, M\, (R + \delta I)^{-1/p}, \qquad
           L = \mathrm{avg}\, G G^T, \quad R = \mathrm{avg}\, G^T G
 
-with p = 4, or p = 2 on one side alone. Published Shampoo feeds the factors with the *mean*
-gradient of the batch; the mean of the microbatches' own products is another rule with another
-target, ``…_mean_of_squares``. Full-matrix Adagrad is the one-sided rule on the flattened
-gradient, with a running total.
+with p = 4, or p = 2 on one side alone, ``shampoo_one_sided``. Published Shampoo feeds the factors
+with the *mean* gradient of the batch; the mean of the microbatches' own products is another rule
+with another target, ``…_mean_of_squares``. ``shampoo_sum`` keeps running totals, as its paper
+did. ``full_matrix_adagrad`` is the one-sided rule on the flattened gradient, a column.
 """
 
 from deltabias.matrix_rule import DAMPING, MatrixRule, MatrixState, MatrixStatistic

@@ -33,6 +33,7 @@ class CorrectedOptimizer(Optimizer):
     correction's accumulators (at least fp32) and implement `_update_group`.
     """
 
+    plain: str = "none"  # the correction that does nothing
     states: tuple[str, ...] = ()
     counters: tuple[str, ...] = ()
     unsupported: tuple[str, ...] = IMPLEMENTATION
@@ -103,7 +104,7 @@ class CorrectedOptimizer(Optimizer):
         if taken.count < 2:
             return self._without(
                 f"microbatches={taken.count} gives no variance estimate; need at least 2, or "
-                "pass correction='none'"
+                f"pass correction={self.plain!r}"
             )
         return taken
 

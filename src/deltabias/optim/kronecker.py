@@ -1,0 +1,163 @@
+"""One side of a Kronecker-factored preconditioner, for a batch of equal blocks.
+
+A side holds A + damping I = s Q diag(λ) Qᵀ with s its mean eigenvalue, so that fp32 neither over-
+nor underflows, whatever the size of the gradients: f(s λ) = s^(-1/p) f(λ). The functions of the
+generated kernels work on λ; this module rotates into their eigenbasis and back.
+"""
+
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+from deltabias.generated import (
+    inverse_root_1,
+    inverse_root_2,
+    inverse_root_3,
+    inverse_root_4,
+    inverse_root_4_3,
+    inverse_root_6,
+    inverse_root_8,
+)
+from deltabias.optim.eigen import eigendecompose
+
+KERNELS: dict[Fraction, ModuleType] = {
+    Fraction(1): inverse_root_1,
+    Fraction(4, 3): inverse_root_4_3,
+    Fraction(2): inverse_root_2,
+    Fraction(3): inverse_root_3,
+    Fraction(4): inverse_root_4,
+    Fraction(6): inverse_root_6,
+    Fraction(8): inverse_root_8,
+}
+"""The generated inverse roots, A^(-1/p) by p."""
+
+ROUNDING = 8
+"""Entries of a product of d × d matrices are right to within this times √d eps of the largest."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """(A + damping I) of one side, taken apart, and its inverse root.
+
+    Attributes
+    ----------
+    power
+        p of A^(-1/p), a key of `KERNELS`
+    basis, eigenvalues, scale, size
+        Q [B, d, d], λ [B, d], s [B] and s^(-1/p) [B]
+    inverse_root
+        what the update multiplies with, [B, d, d]: P, or its corrected form
+    """
+
+    power: Fraction
+    basis: Tensor
+    eigenvalues: Tensor
+    scale: Tensor
+    size: Tensor
+    inverse_root: Tensor
+
+    @classmethod
+    def decompose(
+        cls, average: Tensor, damping: float, power: Fraction, name: str, count: int = 1
+    ) -> "Side":
+        """Take A + damping I apart, A symmetric [B, d, d].
+
+        The inverse root is that of `count` (A + damping I), for factors that are sums of `count`
+        statistics. Raises what `eigendecompose` raises; `name` is for its texts.
+        """
+        eigenvalues, basis = eigendecompose(average, damping=damping, name=name)
+        scale = eigenvalues.mean(-1)
+        eigenvalues = eigenvalues / scale[:, None]
+        bare = cls(power, basis, eigenvalues, scale, (count * scale) ** float(-1 / power), basis)
+        return replace(bare, inverse_root=bare.plug_in())
+
+    @property
+    def kernels(self) -> ModuleType:
+        """The generated functions of this root."""
+        return KERNELS[self.power]
+
+    @property
+    def root(self) -> Tensor:
+        """The kernels' variable, [B, d]."""
+        return self.kernels.roots(self.eigenvalues)
+
+    @property
+    def values(self) -> Tensor:
+        """x = f(λ), [B, d], without the scale."""
+        return self.kernels.values(self.root)
+
+    def plug_in(self) -> Tensor:
+        """P = (A + damping I)^(-1/p), [B, d, d]."""
+        return self._unrotate(torch.diag_embed(self.values))
+
+    def rotate(self, deviations: Tensor) -> Tensor:
+        """E = Qᵀ δ Q / s, [B, r, d, d]; entries below the rounding of the product are zero.
+
+        They would otherwise count as spread in the directions in which a deficient factor has
+        nothing but its damping.
+        """
+        basis, scale = self.basis.unsqueeze(1), self.scale[:, None, None, None]
+        rotated = basis.mT @ (deviations / scale) @ basis
+        size = rotated.shape[-1]
+        largest = rotated.abs().amax((-2, -1), keepdim=True)
+        noise = ROUNDING * size**0.5 * torch.finfo(rotated.dtype).eps * largest
+        return torch.where(rotated.abs() <= noise, torch.zeros_like(rotated), rotated)
+
+    def reaches(self, rotated: Tensor) -> Tensor:
+        """Whether an expansion about this side reaches as far as E, [B].
+
+        A + E is positive only if |E_ij| <= √(λ_i λ_j) for i != j and E_ii >= -λ_i. The newest
+        step's share of the average, b S <= Â, keeps its deviations below 2 √(λ_i λ_j) for a
+        basis that has seen it; a stale basis, which has not, may be far outside.
+        """
+        root = self.eigenvalues.sqrt()
+        limit = 2 * (root[:, :, None] * root[:, None, :]).unsqueeze(1)
+        return (rotated.abs() <= limit).flatten(1).all(1)
+
+    def derivative(self, rotated: Tensor) -> Tensor:
+        """D f(A)[δ] for every deviation, [B, r, d, d]."""
+        first = self.kernels.first_order(self.root.unsqueeze(1), rotated)
+        basis, size = self.basis.unsqueeze(1), self.size[:, None, None, None]
+        return basis @ first @ basis.mT * size
+
+    def relative_inversion(self, rotated: Tensor) -> Tensor:
+        """P^-½ X₂ P^-½ summed over deviations, [B, d, d] in the original basis.
+
+        X₂ is the second-order term of the inverse root; the result is symmetric, positive
+        semidefinite and of no unit.
+        """
+        half = self.values.sqrt()
+        second = self.kernels.second_order(self.root, rotated)
+        relative = second / (half[:, :, None] * half[:, None, :])
+        return self.basis @ relative @ self.basis.mT
+
+    def relative_diagonal(self, rotated: Tensor, *, eigenvalue_only: bool) -> Tensor:
+        """The diagonal of the exact term, or the published ½ f'' Var λ, in units of P, [B, d].
+
+        In the eigenbasis: what is tracked moves with the basis.
+        """
+        squares = rotated.square().sum(1)
+        if eigenvalue_only:
+            squares = squares.diagonal(dim1=-2, dim2=-1)
+            return self.kernels.eigenvalue_only(self.root, squares) / self.values
+        return self.kernels.diagonal(self.root, squares) / self.values
+
+    def corrected(self, relative: Tensor) -> "Side":
+        """With P½ (I + K)⁻¹ P½ in place of P, for K [B, d, d] in the original basis.
+
+        Positive definite for every positive semidefinite K.
+        """
+        half = self.values.sqrt()
+        second = self.basis.mT @ relative @ self.basis * (half[:, :, None] * half[:, None, :])
+        return replace(self, inverse_root=self._unrotate(self.kernels.corrected(self.root, second)))
+
+    def corrected_diagonal(self, relative: Tensor) -> "Side":
+        """With P (1 + k)⁻¹ in place of P, for k [B, d] in the eigenbasis."""
+        values = self.kernels.corrected_diagonal(self.root, relative * self.values)
+        return replace(self, inverse_root=self._unrotate(torch.diag_embed(values)))
+
+    def _unrotate(self, function: Tensor) -> Tensor:
+        return (self.basis @ function @ self.basis.mT) * self.size[:, None, None]

@@ -1,0 +1,143 @@
+"""What a step brings to a stack of blocks: gradients, statistics of the factors, deviations."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from deltabias.microbatch.matrix_moments import MatrixMoments, MatrixStep
+from deltabias.microbatch.matrix_stats import matrix_shape
+from deltabias.optim.base import accumulator_dtype
+from deltabias.optim.block_stacks import as_matrix, cut, layout_of, positions_of
+from deltabias.optim.kronecker_step import Options, Sample
+from deltabias.optim.tracked_spread import Deviations, Factors
+
+Members = Sequence[tuple[Tensor, int]]
+
+
+def gather(
+    members: Members, group: Mapping[str, Any], options: Options, moments: MatrixStep | None
+) -> tuple[Sample, Tensor | int]:
+    """The sample of a stack, and how many members' statistics do not belong to their gradient.
+
+    Those are used as if there were none: the gradient itself is the only microbatch.
+    """
+    parts = [_part(param, k, group, options, moments) for param, k in members]
+    statistics = {
+        side: torch.cat([part.statistics[side] for part in parts]) for side in options.powers
+    }
+    deviations = None
+    if moments is not None and moments.count > 1 and options.spread == "microbatches":
+        deviations = partial(_deviations, parts, options)
+    gradient = torch.cat([part.gradient for part in parts])
+    misaligned = sum(
+        (~part.aligned).long()
+        for part, (_, k) in zip(parts, members, strict=True)
+        if moments is not None and k == 0  # once for each parameter
+    )
+    return Sample(gradient, statistics, deviations), misaligned
+
+
+def squares(gradient: Tensor, sides: Sequence[str]) -> Factors:
+    """G Gᵀ and Gᵀ G of [B, d, n], for the sides that there are."""
+    both = {"left": lambda g: g @ g.mT, "right": lambda g: g.mT @ g}
+    return {side: both[side](gradient) for side in sides}
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One member's sample; its blocks' records, None without statistics; ±1 with maximize."""
+
+    gradient: Tensor
+    statistics: Factors
+    blocks: list[MatrixMoments] | None
+    aligned: Tensor
+    sign: float
+
+
+def _part(
+    param: Tensor, k: int, group: Mapping[str, Any], options: Options, moments: MatrixStep | None
+) -> _Part:
+    shape, sign = matrix_shape(param.shape), -1.0 if group["maximize"] else 1.0
+    matrix = as_matrix(param.grad).to(accumulator_dtype(param)) * sign
+    gradient = cut(matrix, layout_of(shape, group["block_size"])[k])
+    sides = tuple(options.powers)
+    # without statistics both folds are alike
+    plain = gradient.repeat_interleave(options.folds, dim=0)
+    own = squares(plain, sides)
+    record = None if moments is None else moments[param]
+    if record is None:
+        return _Part(plain, own, None, torch.zeros((), dtype=torch.bool, device=plain.device), sign)
+    record, aligned = record.scaled_to(param.grad)
+    blocks = [record[i] for i in positions_of(shape, group["block_size"])[k]]
+    measured = _measured(plain, own, blocks, sign, group["second_moment"], options)
+    if measured is None:
+        return _Part(plain, own, blocks, aligned, sign)
+    # torch.where, not a product: NaN times zero is NaN
+    chosen = {n: torch.where(aligned, s, own[n]) for n, s in measured[1].items()}
+    return _Part(torch.where(aligned, measured[0], plain), chosen, blocks, aligned, sign)
+
+
+def _measured(
+    plain: Tensor,
+    own: Factors,
+    blocks: list[MatrixMoments],
+    sign: float,
+    second_moment: str,
+    options: Options,
+) -> tuple[Tensor, Factors] | None:
+    """Gradients and statistics of the factors from the records; None where a fold is empty."""
+    sides, from_mean = tuple(options.powers), second_moment == "square_of_mean"
+    if options.folds == 1:
+        return plain, own if from_mean else _mean_squares(blocks, sides, plain.dtype)
+    counts = [group.count for block in blocks for group in block.groups]
+    if len(counts) != 2 * len(blocks) or not all(counts):
+        return None
+    crossed = [g for block in blocks for g in block.groups[::-1]]
+    means = torch.stack([g.mean for block in blocks for g in block.groups]).to(plain.dtype)
+    if from_mean:
+        return means * sign, squares(means.unflatten(0, (-1, 2)).flip(1).flatten(0, 1), sides)
+    return means * sign, _mean_squares(crossed, sides, plain.dtype)
+
+
+def _mean_squares(
+    blocks: list[MatrixMoments], sides: tuple[str, ...], dtype: torch.dtype
+) -> Factors:
+    read = {"left": lambda b: b.left_mean, "right": lambda b: b.right_mean}
+    return {side: torch.stack([read[side](b) for b in blocks]).to(dtype) for side in sides}
+
+
+def _deviations(parts: Sequence[_Part], options: Options) -> Deviations:
+    """Those of the microbatches, [B, r, ...]; unknown for members without statistics."""
+    records = [block for part in parts if part.blocks is not None for block in part.blocks]
+    count = records[0].count if records and records[0].kept is not None else 1
+    momentum, factors, known = [], {side: [] for side in options.powers}, []
+    for part in parts:
+        read = _read(part, count)
+        momentum.append(read[0])
+        known.append(part.aligned.expand(len(part.gradient)))
+        for side, index in (("left", 1), ("right", 2)):
+            if side in factors:
+                factors[side].append(read[index])
+    return Deviations(
+        torch.cat(momentum),
+        {side: torch.cat(values) for side, values in factors.items()},
+        known=torch.cat(known),
+    )
+
+
+def _read(part: _Part, count: int) -> tuple[Tensor | None, ...]:
+    """δM, δL, δR of a member's blocks; zeros without statistics."""
+    blocks, rows, columns = part.gradient.shape
+    if part.blocks is None:
+        sizes = ((rows, columns), (rows, rows), (columns, columns))
+        return tuple(part.gradient.new_zeros(blocks, count, *size) for size in sizes)
+    read = zip(*(block.deviations() for block in part.blocks), strict=True)
+    momentum, left, right = (
+        None if values[0] is None else torch.stack(values).to(part.gradient.dtype)
+        for values in read
+    )
+    return momentum * part.sign, left, right

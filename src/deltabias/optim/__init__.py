@@ -14,7 +14,10 @@ Drop-in replacements for their namesakes, with ``correction=`` and microbatch st
 
 from deltabias.optim.adamw import AdamW
 from deltabias.optim.meter import Validity
+from deltabias.optim.muon import Muon
 from deltabias.optim.rmsprop import RMSprop
+from deltabias.optim.shampoo import Shampoo
+from deltabias.optim.shampoo_meter import MatrixValidity
 from deltabias.optim.sophia import SophiaG
 
-__all__ = ["AdamW", "RMSprop", "SophiaG", "Validity"]
+__all__ = ["AdamW", "MatrixValidity", "Muon", "RMSprop", "Shampoo", "SophiaG", "Validity"]

@@ -4,8 +4,11 @@ from validation import (
     default_over_history,
     derive_speed,
     design_numbers,
+    matrix_cost,
+    matrix_shares,
     precision,
     remainder_slopes,
+    shampoo_training,
     steady_state,
     strategies,
 )
@@ -21,6 +24,9 @@ STUDIES: dict[str, Study] = {
         default_over_history,
         precision,
         derive_speed,
+        matrix_shares,
+        matrix_cost,
+        shampoo_training,
     )
 }
 """Name -> study."""

@@ -262,7 +262,7 @@ BAD_INPUT = [
     (["derive", "2**10**9"], "in '2**10**9' is out of range"),
     (["derive", "g+" * 5000 + "g"], "a rule has 1 to 2000 characters, this one has 10001"),
     (["derive", "g/("], "is not an expression"),
-    (["derive", "G/v"], "unknown symbol 'G'"),
+    (["derive", "inv_root(L)*M"], "inv_root takes 2 argument(s), got 1"),
     (["derive", "eps+1"], "depends on no statistic"),
     (["derive", "max(g, v)"], "not differentiable where they meet"),
     (["derive", "adamx"], "Did you mean 'adam'?"),

@@ -274,7 +274,8 @@ def _spectral_steps(symbol: sp.Symbol, node: Spectral) -> list[Step]:
 
     return [
         line(
-            f"{symbol} is f of {describe(node.body)}; with the eigenvalues' roots λ = s^{f.degree}",
+            f"{symbol} is f of {describe(node.body)}; with the eigenvalues' roots λ = s^{f.degree}"
+            + ("" if f.separates else "; quotients stand for their limits where points meet"),
             (i,),
             f.value.subs(LEFT, i),
         ),

@@ -11,6 +11,7 @@ Upper-case names are random matrices, ``I`` is the identity, lower-case names ar
 import ast
 import re
 from collections.abc import Callable
+from math import prod
 
 import sympy as sp
 
@@ -34,6 +35,7 @@ from deltabias.parser import MAX_LENGTH, parse_expression
 MATRIX_NAME = re.compile(r"[A-Z][A-Za-z0-9_]*\Z")
 SCALAR_NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
 MAX_STEPS = 12
+MAX_TERMS = 20_000
 NEWTON_SCHULZ = (sp.Rational(34445, 10**4), sp.Rational(-4775, 10**3), sp.Rational(20315, 10**4))
 """Quintic coefficients of K. Jordan et al., Muon (2024); torch.optim.Muon's default."""
 
@@ -81,7 +83,34 @@ def parse_matrix(text: str) -> MatrixExpr:
     value = _Reader(text.strip()).read(tree.body, 0)
     if not isinstance(value, MatrixExpr):
         raise ParseError(f"{text!r} is a scalar, {value}; a matrix rule gives a matrix.")
+    _check_size(value, text)
     return value
+
+
+def _check_size(value: MatrixExpr, text: str) -> None:
+    """Refuse what multiplies out to more than can be read or derived: ((A + B)**12)**12.
+
+    Counted are the monomials of each node, their degree, and the pairs of factors that two
+    deviations may stand in.
+    """
+    sizes: dict[MatrixExpr, tuple[int, int]] = {}
+    for node in value.walk():
+        inner = [sizes[c] for c in node.children]
+        match node:
+            case Sum():
+                size = sum(n for n, _ in inner), max(d for _, d in inner)
+            case Product():
+                size = prod(n for n, _ in inner), sum(d for _, d in inner)
+            case Scaled() | Transpose():
+                size = inner[0]
+            case _:
+                size = 1, 1
+        if size[0] * size[1] ** 2 > MAX_TERMS:
+            raise ParseError(
+                f"{text[:60]!r} multiplies out to {size[0]} products of up to {size[1]} factors: "
+                f"more than {MAX_TERMS} second-order terms. Write it shorter."
+            )
+        sizes[node] = size
 
 
 class _Reader:
@@ -128,11 +157,7 @@ class _Reader:
             raise ParseError(f"{name!r} is a function; write {name}(…).")
         if MATRIX_NAME.match(name):
             return MatrixSymbol(name)
-        if SCALAR_NAME.match(name):
-            return sp.Symbol(name, nonnegative=True)
-        raise ParseError(
-            f"{name!r} is neither a matrix (upper-case first letter) nor a scalar (lower-case)."
-        )
+        return _scalar(name)
 
     def transposed(self, body: Value, node: ast.AST) -> MatrixExpr:
         if not isinstance(body, MatrixExpr):
@@ -166,8 +191,8 @@ class _Reader:
     def power(self, base: Value, exponent: Value, node: ast.AST) -> Value:
         if not isinstance(exponent, sp.Rational):
             raise ParseError(f"the exponent in {self.piece(node)!r} is not a rational number.")
-        if not isinstance(base, MatrixExpr):
-            return base**exponent
+        if not isinstance(base, MatrixExpr):  # the scalar parser bounds exponents and digits
+            return parse_expression(self.piece(node), self.name)
         if exponent.is_negative:
             return Spectral(_checked(lambda: inverse_root(-1 / exponent)), base)
         if exponent.is_Integer and 1 <= exponent <= MAX_STEPS:
@@ -209,13 +234,29 @@ class _Reader:
         arguments = tuple(inner(k.value) for k in node.keywords)
         if bad := [n for n, a in zip(names, arguments, strict=True) if isinstance(a, sp.Expr)]:
             raise ParseError(f"{self.piece(node)!r}: {bad[0]} is a scalar, not a matrix.")
+        if bad := [n for n in names if names.count(n) > 1 or not _is_variable(n)]:
+            raise ParseError(
+                f"{self.piece(node)!r}: the argument {bad[0]!r} is given twice, or is no "
+                "lower-case name."
+            )
         expression = parse_expression(
-            node.args[0].value,
-            lambda n: sp.Symbol(n, real=True) if n in names else sp.Symbol(n, nonnegative=True),
+            node.args[0].value, lambda n: sp.Symbol(n, real=True) if n in names else _scalar(n)
         )
         if missing := set(names) - {s.name for s in expression.free_symbols}:
             raise ParseError(f"{', '.join(sorted(missing))} does not occur in {expression}.")
         return Elementwise(expression, names, arguments)
+
+
+def _is_variable(name: str) -> bool:
+    return bool(SCALAR_NAME.match(name)) and name not in ("torch", "math")
+
+
+def _scalar(name: str) -> sp.Symbol:
+    if not _is_variable(name):
+        raise ParseError(
+            f"{name!r} is neither a matrix (upper-case first letter) nor a scalar (lower-case)."
+        )
+    return sp.Symbol(name, nonnegative=True)
 
 
 def _checked(build: Callable[[], MatrixExpr]) -> MatrixExpr:
@@ -272,7 +313,7 @@ def _spectral(text: object, body: object) -> MatrixExpr:
     if not isinstance(text, str):
         raise ParseError(f'spectral("1/(sqrt(eigenvalue)+eps)", X) takes a string, got {text!r}.')
     expression = parse_expression(
-        text, lambda n: EIGENVALUE if n == EIGENVALUE.name else sp.Symbol(n, nonnegative=True)
+        text, lambda n: EIGENVALUE if n == EIGENVALUE.name else _scalar(n)
     )
     return Spectral(SpectralMap("map", expression), _matrix(body, "spectral"))
 

@@ -19,6 +19,7 @@ from deltabias.calculus.matrix import (
     Scaled,
     Spectral,
     Sum,
+    Transpose,
 )
 from deltabias.errors import RuleError
 from deltabias.matrix_parser import MATRIX_NAME, SCALAR_NAME, parse_matrix
@@ -152,8 +153,18 @@ class MatrixRule:
 
     @cached_property
     def symmetric(self) -> tuple[str, ...]:
-        """States that stand alone, but for damping, under a function of a matrix."""
-        return tuple(dict.fromkeys(s for n in self.spectral if (s := bare_symbol(n.body))))
+        """States that are terms of what stands under a function of a matrix, without their
+        transposes: L in inv_root(L + damping*I, 4), not M in inv(M + M.T)."""
+        found: dict[str, None] = {}
+        for node in self.spectral:
+            terms = node.body.terms if isinstance(node.body, Sum) else (node.body,)
+            bare = [t.body if isinstance(t, Scaled) else t for t in terms]
+            found |= {
+                t.name: None
+                for t in bare
+                if isinstance(t, MatrixSymbol) and Transpose(t) not in bare
+            }
+        return tuple(found)
 
     @property
     def all_hypers(self) -> tuple[Hyper, ...]:

@@ -17,6 +17,7 @@ one of them and what it multiplies.
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
+from hashlib import sha256
 from typing import Any, Protocol
 
 import sympy as sp
@@ -27,26 +28,44 @@ NAMES = ("inversion", "cross", "coupling", "product")
 """Of second orders: within one function, between two, between one and a factor, of factors."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class MatrixExpr:
-    """Abstract: a matrix-valued expression. Equal if built alike; the hash is kept, for trees share
-    subtrees and are walked often."""
+    """Abstract: a matrix-valued expression. Equal if built alike.
+
+    Trees share subtrees, and written out may have no end: two are compared by a digest of their
+    parts' digests, each computed once.
+    """
 
     @cached_property
-    def _hash(self) -> int:
-        return hash((type(self), *(getattr(self, f.name) for f in fields(self))))
+    def _digest(self) -> bytes:
+        def said(value: object) -> bytes:
+            if isinstance(value, MatrixExpr):
+                return value._digest
+            if isinstance(value, tuple):
+                return b"(" + b",".join(map(said, value)) + b")"
+            return repr(sp.srepr(value) if isinstance(value, sp.Basic) else value).encode()
+
+        parts = [type(self).__name__.encode(), *(said(getattr(self, f.name)) for f in fields(self))]
+        return sha256(b"|".join(parts)).digest()
 
     def __hash__(self) -> int:
-        return self._hash
+        return hash(self._digest)
 
     def __eq__(self, other: object) -> bool:
-        if self is other:
-            return True
-        return (
-            type(self) is type(other)
-            and hash(self) == hash(other)
-            and all(getattr(self, f.name) == getattr(other, f.name) for f in fields(self))
-        )
+        return self is other or (type(self) is type(other) and self._digest == other._digest)
+
+    def __repr__(self) -> str:
+        """To a depth of four: written out, a tree that shares subtrees may have no end."""
+        return self._shown(4)
+
+    def _shown(self, depth: int) -> str:
+        def show(value: object) -> str:
+            if isinstance(value, tuple):
+                return f"({', '.join(map(show, value))})"
+            return value._shown(depth - 1) if isinstance(value, MatrixExpr) else str(value)
+
+        inner = ", ".join(show(getattr(self, f.name)) for f in fields(self)) if depth else "…"
+        return f"{type(self).__name__}({inner})"
 
     @property
     def children(self) -> tuple["MatrixExpr", ...]:
@@ -82,19 +101,19 @@ class MatrixExpr:
         return set()
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class MatrixSymbol(MatrixExpr):
     """A random matrix."""
 
     name: str
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Identity(MatrixExpr):
     """The identity, of the size that its neighbors ask for."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Scaled(MatrixExpr):
     """A scalar times a matrix; the scalar is a number or an expression in hyperparameters."""
 
@@ -110,7 +129,7 @@ class Scaled(MatrixExpr):
         return self.coefficient.free_symbols
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Sum(MatrixExpr):
     """A sum of two or more."""
 
@@ -121,7 +140,7 @@ class Sum(MatrixExpr):
         return self.terms
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Product(MatrixExpr):
     """A product of two or more, in order."""
 
@@ -132,7 +151,7 @@ class Product(MatrixExpr):
         return self.factors
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Transpose(MatrixExpr):
     """A transposed matrix."""
 
@@ -143,7 +162,7 @@ class Transpose(MatrixExpr):
         return (self.body,)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Spectral(MatrixExpr):
     """A primary function of a symmetric matrix."""
 
@@ -159,7 +178,7 @@ class Spectral(MatrixExpr):
         return self.map.hypers
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Elementwise(MatrixExpr):
     """A scalar map applied entry by entry to matrices of one shape."""
 
@@ -182,7 +201,7 @@ class Elementwise(MatrixExpr):
         return {s for s in self.expression.free_symbols if s.name not in self.names}
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Normalized(MatrixExpr):
     """A matrix over its Frobenius norm, plus an eps that keeps zero at zero."""
 
@@ -193,7 +212,7 @@ class Normalized(MatrixExpr):
         return (self.body,)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Named(MatrixExpr):
     """An intermediate result with a name of its own: derivations print it as a symbol."""
 

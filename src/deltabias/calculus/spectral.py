@@ -11,15 +11,18 @@ kernel *separates*: with h = λ[s_i, s_k] > 0 and B = E / h,
 .. math:: X_2 = \sum_e c_e(s_i, s_j) \circ [B\,\mathrm{diag}(w_e(s_k))\,B^T]
 
 which is one matrix product a term, for any number of perturbations side by side. For an inverse
-root of degree q there are q terms, each positive.
+root of degree q there are q terms, each positive. An analytic map that does not separate (exp, log,
+tanh, a root of λ + ε) keeps its d³ numbers, see `deltabias.calculus.analytic`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 import sympy as sp
 
+from deltabias.calculus.analytic import check_analytic, derivatives, quotient
+from deltabias.calculus.convexity import is_operator_convex
 from deltabias.calculus.divided import complete_homogeneous, divided_difference
 from deltabias.errors import NotDifferentiableError
 
@@ -29,7 +32,8 @@ EIGENVALUE = sp.Symbol("eigenvalue", positive=True)
 LEFT, INNER, RIGHT = sp.symbols("left inner right", positive=True)
 """The roots s of the eigenvalues λ_i, λ_k and λ_j."""
 
-MAX_DEGREE = 64
+MAX_DEGREE = 16
+"""Of the root, and of the map in it: a map of a higher one is not taken apart, but dense."""
 
 
 @dataclass(frozen=True)
@@ -47,12 +51,12 @@ class SpectralMap:
     Parameters
     ----------
     name : an identifier
-    expression : algebraic in `EIGENVALUE`; other symbols are non-negative hyperparameters
+    expression : analytic in `EIGENVALUE`; other symbols are non-negative hyperparameters
 
     Raises
     ------
     NotDifferentiableError
-        for maps that are not algebraic.
+        for a map that is not seen to be smooth for every positive eigenvalue.
 
     Examples
     --------
@@ -66,14 +70,8 @@ class SpectralMap:
     def __post_init__(self) -> None:
         if EIGENVALUE not in self.expression.free_symbols:
             raise NotDifferentiableError(f"{self.expression} does not depend on {EIGENVALUE}.")
-        if not self.expression.subs(self._as_power(LEFT)).is_rational_function(LEFT):
-            raise NotDifferentiableError(
-                f"{self.expression} is not an algebraic function of {EIGENVALUE} whose only roots "
-                f"are those of {EIGENVALUE} itself. Write it with sums, products and rational "
-                "powers of it."
-            )
-        if self.degree > MAX_DEGREE:
-            raise NotDifferentiableError(f"a root of degree {self.degree} is over {MAX_DEGREE}.")
+        if not self._is_algebraic:
+            check_analytic(self.expression, EIGENVALUE)
 
     @property
     def hypers(self) -> set[sp.Symbol]:
@@ -81,14 +79,33 @@ class SpectralMap:
         return self.expression.free_symbols - {EIGENVALUE}
 
     @cached_property
+    def _is_algebraic(self) -> bool:
+        """Whether the map is rational in a root of `EIGENVALUE`, neither of a high degree."""
+        exponents = [p.exp for p in self.expression.atoms(sp.Pow) if p.base == EIGENVALUE]
+        if any(not e.is_Rational or max(abs(e.p), e.q) > MAX_DEGREE for e in exponents):
+            return False
+        degree = _common_denominator(exponents)
+        in_root = self.expression.subs({EIGENVALUE: LEFT**degree})
+        if degree > MAX_DEGREE or not in_root.is_rational_function(LEFT):
+            return False
+        return all(
+            sp.degree(side, LEFT) <= MAX_DEGREE for side in sp.fraction(sp.together(in_root))
+        )
+
+    @cached_property
+    def separates(self) -> bool:
+        """Whether the second order is a few matrix products; if not, its kernel is dense."""
+        return self._is_algebraic
+
+    @cached_property
     def degree(self) -> int:
-        """q in s = λ^{1/q}: the least common multiple of the exponents' denominators."""
-        exponents = [
-            p.exp
-            for p in self.expression.atoms(sp.Pow)
-            if p.base == EIGENVALUE and p.exp.is_Rational
-        ]
-        return int(sp.ilcm(1, 1, *(e.q for e in exponents)))
+        """q in s = λ^{1/q}: the least common multiple of the exponents' denominators; 1 if
+        dense."""
+        if not self.separates:
+            return 1
+        return _common_denominator(
+            p.exp for p in self.expression.atoms(sp.Pow) if p.base == EIGENVALUE
+        )
 
     def _as_power(self, root: sp.Symbol) -> Mapping[sp.Symbol, sp.Expr]:
         return {EIGENVALUE: root**self.degree}
@@ -96,7 +113,18 @@ class SpectralMap:
     @cached_property
     def value(self) -> sp.Expr:
         """f as a map of `LEFT`, the eigenvalue's root."""
-        return sp.powsimp(self.expression.subs(self._as_power(LEFT)))
+        value = self.expression.subs(self._as_power(LEFT))
+        return sp.powsimp(value) if self.separates else value
+
+    @cached_property
+    def slope(self) -> sp.Expr:
+        """f' as a map of the eigenvalue, `LEFT`; of dense maps."""
+        return derivatives(self.expression, EIGENVALUE)[0].subs(EIGENVALUE, LEFT)
+
+    @cached_property
+    def curvature(self) -> sp.Expr:
+        """½ f'' as a map of the eigenvalue, `LEFT`; of dense maps."""
+        return derivatives(self.expression, EIGENVALUE)[1].subs(EIGENVALUE, LEFT)
 
     @property
     def step(self) -> sp.Expr:
@@ -110,10 +138,12 @@ class SpectralMap:
     def second(
         self, left: sp.Expr = LEFT, inner: sp.Expr = INNER, right: sp.Expr = RIGHT
     ) -> sp.Expr:
-        """f[λ_i, λ_k, λ_j] in the roots."""
+        """f[λ_i, λ_k, λ_j] in the roots; of dense maps the quotients, and ½ f'' where all meet."""
         return self._divided((left, inner, right))
 
     def _divided(self, points: tuple[sp.Expr, ...]) -> sp.Expr:
+        if not self.separates:
+            return quotient(self.expression, EIGENVALUE, points)
         names = (LEFT, INNER, RIGHT)[: len(points)] if len(points) == 3 else (LEFT, RIGHT)
         over = [n**self.degree for n in names]
         found = (
@@ -137,6 +167,10 @@ class SpectralMap:
         NotDifferentiableError
             if the kernel does not separate; its sum over k has to be taken as it is.
         """
+        if not self.separates:
+            raise NotDifferentiableError(
+                f"the second order of {self.expression} does not separate: it is a dense kernel."
+            )
         divided_by = self.step.subs(RIGHT, INNER) * self.step.subs(LEFT, INNER)
         top, bottom = sp.fraction(sp.cancel(self._second * divided_by))
         inner_factor, outer_factor = _separated(bottom)
@@ -152,15 +186,43 @@ class SpectralMap:
 
         Then nothing cancels in it, and a perturbation's second order is computed to rounding.
         """
-        return all(
-            all(c > 0 for c in sp.Poly(piece, *piece.free_symbols).coeffs())
-            for part in self.parts
-            for piece in sp.fraction(sp.together(part.coefficient))
-            if piece.free_symbols
-        ) and all(
-            sp.fraction(part.coefficient)[0].could_extract_minus_sign() is False
-            for part in self.parts
+        return (
+            self.separates
+            and all(
+                all(c > 0 for c in sp.Poly(piece, *piece.free_symbols).coeffs())
+                for part in self.parts
+                for piece in sp.fraction(sp.together(part.coefficient))
+                if piece.free_symbols
+            )
+            and all(
+                sp.fraction(part.coefficient)[0].could_extract_minus_sign() is False
+                for part in self.parts
+            )
         )
+
+    @cached_property
+    def keeps_positive(self) -> bool:
+        """Whether the second order X is positive semidefinite and f positive, for every matrix.
+
+        Then P (P + X)⁻¹ P is a corrected function that stays positive definite. It needs an
+        operator convex f; x⁻² is not one, positive as each of its coefficients is.
+        """
+        return is_operator_convex(self.expression, EIGENVALUE)
+
+    @cached_property
+    def finite_at_zero(self) -> bool:
+        """Whether f, f' and f'' are finite at eigenvalue 0, whatever the hyperparameters."""
+        if self.degree != 1:
+            return False
+        at_zero = dict.fromkeys(self.expression.free_symbols, 0)
+        return all(
+            sp.diff(self.expression, EIGENVALUE, n).subs(at_zero).is_finite is True
+            for n in range(3)
+        )
+
+
+def _common_denominator(exponents: Iterable[sp.Rational]) -> int:
+    return int(sp.ilcm(1, 1, *(e.q for e in exponents)))
 
 
 def inverse_root(root: int | sp.Rational) -> SpectralMap:

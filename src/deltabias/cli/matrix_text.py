@@ -27,8 +27,9 @@ def as_record(derivation: MatrixDerivation) -> dict:
                 "of": describe(node),
                 "first_order": str(node.map.first()),
                 "second_order": str(node.map.second()),
-                "matrix_products": len(node.map.parts),
-                "keeps_positive_definite": node.map.is_positive,
+                "separates": node.map.separates,
+                "matrix_products": len(node.map.parts) if node.map.separates else None,
+                "keeps_positive_definite": node.map.keeps_positive,
             }
             for symbol, node in derivation.functions
             if isinstance(node, Spectral)
@@ -56,11 +57,13 @@ def as_text(derivation: MatrixDerivation, *, steps: bool) -> str:
     parts += ["", *GLOSSARY]
     for _, node in derivation.functions:
         if isinstance(node, Spectral):
-            products = len(node.map.parts)
-            parts.append(
-                f"{describe(node)}: second order in {products} matrix product(s)"
-                + ("; P (P + X)^-1 P keeps it positive definite." if node.map.is_positive else ".")
+            cost = (
+                f"{len(node.map.parts)} matrix product(s)"
+                if node.map.separates
+                else "a dense kernel of d³ numbers"
             )
+            kept = "; P (P + X)^-1 P keeps it positive definite" if node.map.keeps_positive else ""
+            parts.append(f"{describe(node)}: second order in {cost}{kept}.")
     parts += [f"Source: {s}." for s in rule.sources]
     return "\n".join(parts)
 

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from deltabias.calculus import matrix as m
 from deltabias.calculus.spectral import EIGENVALUE
+from deltabias.codegen.matrix_analytic import FUNCTIONS
 from deltabias.matrix_rule import MatrixRule
 from deltabias.truth.matrix_functions import (
     second_order_along,
@@ -337,6 +338,9 @@ class _Newton:
             for factor in expression.args:
                 total = total @ self.spectral(factor, x)
             return total
+        if type(expression) in FUNCTIONS:
+            inner = self.spectral(expression.args[0], x)
+            return FUNCTIONS[type(expression)](inner, self.inverse_root)
         base = self.spectral(expression.base, x)
         exponent = expression.exp
         if exponent.q != 1:

@@ -80,8 +80,11 @@ class Printer:
         self.lines.append(Line(target, text, operands, level))
         return Code(target, kind)
 
-    def body(self, results: list[str]) -> list[str]:
-        """The lines that the results need; what is read once stands where it is read."""
+    def body(self, results: list[str], keys: list[str] | None = None) -> list[str]:
+        """The lines that the results need; what is read once stands where it is read.
+
+        The results are returned as they are, or by their keys in a dictionary.
+        """
         by_name = {line.target: line for line in self.lines}
         uses: dict[str, int] = {}
 
@@ -106,7 +109,11 @@ class Printer:
             for line in self.lines
             if line.target in uses and line.target not in inlined
         ]
-        return [*kept, f"return {', '.join(show(r, 0) for r in results)}"]
+        shown = [show(r, 0) for r in results]
+        if keys is None:
+            return [*kept, f"return {', '.join(shown)}"]
+        entries = (f'"{k}": {v}' for k, v in zip(keys, shown, strict=True))
+        return [*kept, f"return {{{', '.join(entries)}}}"]
 
     @staticmethod
     def _filled(line: Line, show: Callable[[str, int], str]) -> str:
@@ -181,7 +188,8 @@ class Printer:
             shift = scalar(terms[1])
             line = next(x for x in self.lines if x.target == argument.name)
             body = line.operands[0]
-        self.emit(VALUE, f"_spectrum({{0}}, {shift})", body, name=f"spectrum_{handle}")
+        finite = ", singular=True" if node.map.finite_at_zero else ""
+        self.emit(VALUE, f"_spectrum({{0}}, {shift}{finite})", body, name=f"spectrum_{handle}")
         self.emit(VALUE, f"{prefix}roots({{0}}[0])", f"spectrum_{handle}", name=f"root_{handle}")
         self.emit(VALUE, "{0}[1]", f"spectrum_{handle}", name=f"basis_{handle}")
         return self.emit(
@@ -240,16 +248,18 @@ class Printer:
         return self._back(node, self.emit(SECOND, form, root, inner.name))
 
     def settle(self, node: MatrixExpr, value: Code, second: dict) -> tuple[Code, dict]:
-        if self.settled is None or not (isinstance(node, Spectral) and node.map.is_positive):
+        # the second order of an argument of its own, such as MᵀM, makes X indefinite
+        safe = isinstance(node, Spectral) and node.map.keeps_positive and bare_symbol(node.body)
+        if self.settled is None or not safe:
             return value, second
         total = self._rotated(node, self.add(list(second.values())))
-        safe = self.emit(
+        kept = self.emit(
             VALUE,
             f"{self._prefix(node)}corrected({{0}}, {{1}}{_passed(node)})",
             f"root_{self._handles[node]}",
             total.name,
         )
-        return self._back(node, safe), {}
+        return self._back(node, kept), {}
 
     def named(self, node: Named, jet: Jet) -> Jet:
         first = {None: self.add(list(jet.first.values()))} if jet.first else {}
@@ -269,7 +279,8 @@ class Printer:
         hypers = sorted({s.name for s in expression.free_symbols} - set(node.names))
         if not names:
             return Code("", VALUE, expression)
-        program = lower(f"_{handle}", [Definition("result", expression)], names, hypers)
+        result = _free("result", {*names, *hypers})
+        program = lower(f"_{handle}", [Definition(result, expression)], names, hypers)
         self.helpers[handle] = eager.render(program)
         by_name = dict(zip(node.names, self._arguments[node], strict=True))
         passed = "".join(f", {h}={h}" for h in hypers)
@@ -339,10 +350,16 @@ def _without_identity(body: MatrixExpr) -> tuple[list[MatrixExpr], sp.Expr] | No
 
 def scalar(expression: sp.Expr) -> str:
     """A scalar expression as Python arithmetic, rationals as floats."""
-    program = lower("f", [Definition("result", expression)], (), sorted(
-        s.name for s in expression.free_symbols), doc="")  # fmt: skip
+    names = sorted(s.name for s in expression.free_symbols)
+    program = lower("f", [Definition(_free("result", set(names)), expression)], (), names)
     text = eager.render(program).rstrip().rpartition("return ")[2]
     return text if text.replace("_", "").replace(".", "").isalnum() else f"({text})"
+
+
+def _free(name: str, taken: set[str]) -> str:
+    while name in taken:
+        name += "_"
+    return name
 
 
 def _passed(node: Spectral) -> str:

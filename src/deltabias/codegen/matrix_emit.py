@@ -2,26 +2,40 @@
 
 import hashlib
 import json
+from dataclasses import fields
 
 import sympy as sp
 
+from deltabias.calculus.matrix import MatrixExpr
 from deltabias.codegen.emit import MARK, ROOT_HELPER, Emitted, format_source, words
 from deltabias.codegen.matrix_code import OWN, Printer, jet_code
 from deltabias.codegen.spectral import kernel_source
+from deltabias.codegen.spectral_dense import dense_helper
+from deltabias.errors import GenerateError
 from deltabias.matrix_derivation import MatrixDerivation, derive_matrix, describe
-from deltabias.matrix_rule import MatrixRule
+from deltabias.matrix_rule import MatrixRule, MatrixState
 
 _SPECTRUM = '''
-def _spectrum(matrix: Tensor, shift: float) -> tuple[Tensor, Tensor]:
-    """Eigenvalues of matrix + shift I, and eigenvectors; matrix is positive semidefinite."""
+def _spectrum(
+    matrix: Tensor, shift: float, *, singular: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Eigenvalues of matrix + shift I, and eigenvectors; matrix is positive semidefinite, and the
+    sum positive definite unless `singular` is allowed."""
+    if matrix.shape[-1] != matrix.shape[-2]:
+        raise ValueError(f"a matrix of shape {tuple(matrix.shape)} is not square.")
+    size = matrix.shape[-1] * torch.finfo(matrix.dtype).eps
+    if matrix.numel():
+        if not bool(torch.isfinite(matrix).all()):
+            raise ValueError("a matrix has an entry that is NaN or infinite.")
+        if bool((matrix - matrix.mT).abs().max() > 100 * size * matrix.abs().max()):
+            raise ValueError("a matrix is not symmetric; pass 0.5 * (A + A.mT) if it should be.")
     eigenvalues, basis = torch.linalg.eigh(0.5 * (matrix + matrix.mT))
     if eigenvalues.numel():
-        size = matrix.shape[-1] * torch.finfo(matrix.dtype).eps
         floor = size * eigenvalues.abs().amax(-1, keepdim=True)
         if bool((eigenvalues < -floor).any()):
             raise ValueError(f"an eigenvalue is {float(eigenvalues.min()):.3g}: indefinite.")
         eigenvalues = eigenvalues.clamp_min(0) + shift
-        if bool((eigenvalues <= (0 if shift else floor)).any()):
+        if not singular and bool((eigenvalues <= (0 if shift else floor)).any()):
             raise ValueError("a singular matrix has no inverse root; pass damping > 0.")
     return eigenvalues, basis
 '''
@@ -69,6 +83,7 @@ _HELPERS = {
     "_side_by_side(": _SIDE_BY_SIDE,
     "_norm(": _NORM,
     "_root(": ROOT_HELPER,
+    "_three_points(": dense_helper(),
 }
 _DEVIATIONS = """
     d… are deviations of shape [..., r, rows, columns] with a common r, scaled so that the sums
@@ -92,8 +107,38 @@ def emit_matrix_rule(rule: MatrixRule, *, import_line: str | None = None) -> Emi
 
 def matrix_digest(rule: MatrixRule) -> str:
     """What the rule says, in twelve characters."""
-    said = repr((rule.update, rule.states, rule.hypers))
+    said = repr((_said(rule.update), rule.hypers, [_state(s) for s in rule.states]))
     return hashlib.sha256(said.encode()).hexdigest()[:12]
+
+
+def _state(state: MatrixState) -> tuple:
+    sample = state.statistic.sample
+    return (
+        state.name,
+        state.statistic.name,
+        _said(sample) if sample is not None else None,
+        state.statistic.of_mean,
+        state.beta,
+        state.total,
+    )
+
+
+def _said(expression: MatrixExpr) -> list[tuple]:
+    """Its nodes, each once, children by their number: trees that share subtrees stay small."""
+    numbers: dict[MatrixExpr, int] = {}
+    lines = []
+    for node in expression.walk():
+        own = [v for f in fields(node) if _is_own(v := getattr(node, f.name))]
+        lines.append((type(node).__name__, str(own), [numbers[c] for c in node.children]))
+        numbers[node] = len(numbers)
+    return lines
+
+
+def _is_own(value: object) -> bool:
+    """Whether a field's value is the node's own, and not a child or children."""
+    if isinstance(value, tuple):
+        return not any(isinstance(v, MatrixExpr) for v in value)
+    return not isinstance(value, MatrixExpr)
 
 
 # -- the module ---------------------------------------------------------------------------------
@@ -120,6 +165,7 @@ Leading bias of the update, the mean over deviations dX of
 {terms}
 """
 
+{"import math" if "math." in body else ""}
 import torch
 from torch import Tensor
 
@@ -137,11 +183,9 @@ def _functions(rule: MatrixRule) -> list[tuple[Printer, str]]:
     plug_in = _function(
         rule, "plug_in_update", printer.body([jet.value.name]), "The update as it is.", False
     )
+    _check_names(rule, printer)
     names = list(jet.second)
-    body = printer.body([jet.second[n].name for n in names])
-    values = body.pop().removeprefix("return ")
-    entries = ", ".join(f'"{n}"' for n in names)
-    body.append(f"return dict(zip(({entries},), ({values},), strict=True))")
+    body = printer.body([jet.second[n].name for n in names], names)
     second = _function(
         rule,
         "second_order",
@@ -157,16 +201,31 @@ def _functions(rule: MatrixRule) -> list[tuple[Printer, str]]:
     return found
 
 
+def _check_names(rule: MatrixRule, printer: Printer) -> None:
+    """The arguments are not what the functions call something else."""
+    own = {"dict", "torch"} | {line.target for line in printer.lines}
+    if taken := sorted(own & set(rule.update.hypers)):
+        raise GenerateError(
+            f"rule {rule.name!r}: hyperparameter {', '.join(taken)} is a name that generated code "
+            "uses; rename it."
+        )
+
+
 def _corrected(rule: MatrixRule, own: str) -> tuple[Printer, str]:
     printer, jet = jet_code(rule.update, own)
     value = jet.value
-    left = list(jet.second.values()) if own == "full" else []
+    # cheap forms leave coupling and cross terms, and subtract what could not be made a ratio
+    left = [v for k, v in jet.second.items() if own == "full" or k == "inversion"]
     if left:
         total = printer.add(left)
         value = printer.emit("value", "{0} - {1}", value.name, total.name, level=1)
     said = {
         "full": "The update less its leading bias"
-        + ("; functions of matrices stay positive definite." if rule.spectral else "."),
+        + (
+            "; functions of matrices stay positive definite."
+            if rule.spectral and all(n.map.keeps_positive for n in rule.spectral)
+            else "."
+        ),
         "diagonal": "Corrected by the diagonals, in the eigenbases, of the inversion alone.",
         "eigenvalue_only": "Corrected by ½ f''(λ) Var λ in fixed eigenbases: as published, to "
         "compare.",
@@ -208,7 +267,7 @@ import pytest
 import torch
 
 from deltabias.codegen import matrix_check as check
-from deltabias.matrix_rule import MatrixRule
+from deltabias.matrix_rule import MatrixRule, MatrixState
 {import_line}
 
 RULE = MatrixRule.parse({text!r})

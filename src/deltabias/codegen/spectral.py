@@ -6,9 +6,11 @@ Every function works in the eigenbasis and on batches: ``root`` is [..., d], a p
 
 import sympy as sp
 
-from deltabias.calculus.spectral import EIGENVALUE, INNER, LEFT, RIGHT, SpectralMap
+from deltabias.calculus.spectral import INNER, LEFT, RIGHT, SpectralMap
 from deltabias.codegen import eager
+from deltabias.codegen.spectral_dense import DENSE_FORM
 from deltabias.codegen.ssa import lower
+from deltabias.errors import GenerateError
 from deltabias.safe_form import Definition
 
 _FORM = '''
@@ -87,22 +89,63 @@ def {p}corrected_diagonal(root: Tensor, second: Tensor{arguments}) -> Tensor:
 '''
 
 
+# fmt: off
+_LOCAL = frozenset({
+    "left", "right", "inner", "root", "perturbation", "perturbations", "squares", "second",
+    "scaled", "batch", "r", "d", "wide", "weights", "coefficients", "terms", "total",
+    "term", "step", "kernel", "half", "relative", "identity", "factor", "eigenvalues",
+    "plug_in", "gap", "ulp", "f_left", "f_right", "fine", "coarse", "rounding", "first",
+    "error", "steep", "pairs", "nodes", "t", "x", "y",
+})
+# fmt: on
+"""What the functions call their own; a hyperparameter of that name would be overwritten."""
+
+
 def kernel_source(spectral: SpectralMap, prefix: str = "") -> str:
-    """The functions of a map, each name with the prefix; empty for a module of the map's own."""
-    hypers = tuple(sorted(s.name for s in spectral.expression.free_symbols - {EIGENVALUE}))
+    """The functions of a map, each name with the prefix; empty for a module of the map's own.
+
+    Raises
+    ------
+    GenerateError
+        for a hyperparameter with a name that the functions use themselves.
+    """
+    hypers = tuple(sorted(s.name for s in spectral.hypers))
+    if taken := sorted(set(hypers) & _LOCAL):
+        raise GenerateError(
+            f"hyperparameter {', '.join(taken)} of {spectral.expression} is a name that generated "
+            "code uses; rename it."
+        )
     fields = {
         "p": prefix,
         "h": prefix or "_",
-        "degree": spectral.degree,
-        "root": _root(spectral.degree),
         "value": _piece(f"{prefix}values", [spectral.value.subs(LEFT, sp.Symbol("root"))], ["root"],
                         hypers, "f(λ) from the root, [..., d]."),
-        "pieces": "\n\n".join(_pieces(spectral, prefix, hypers)),
         "arguments": "".join([", *", *(f", {h}: float" for h in hypers)]) if hypers else "",
         "passed": "".join(f", {h}={h}" for h in hypers),
-        "count": len(spectral.parts),
     }  # fmt: skip
-    return (_FORM + (_SAFE if spectral.is_positive else "")).format(**fields)
+    fields |= (_separated if spectral.separates else _dense)(spectral, prefix or "_", hypers)
+    form = _FORM if spectral.separates else DENSE_FORM
+    return (form + (_SAFE if spectral.keeps_positive else "")).format(**fields)
+
+
+def _separated(spectral: SpectralMap, helper: str, hypers: tuple[str, ...]) -> dict:
+    return {
+        "degree": spectral.degree,
+        "root": _root(spectral.degree),
+        "pieces": "\n\n".join(_pieces(spectral, helper, hypers)),
+        "count": len(spectral.parts),
+    }
+
+
+def _dense(spectral: SpectralMap, helper: str, hypers: tuple[str, ...]) -> dict:
+    at = {LEFT: sp.Symbol("root")}
+    return {
+        name: _piece(f"{helper}{name}", [expression.subs(at)], ["root"], hypers, doc)
+        for name, expression, doc in (
+            ("slope", spectral.slope, "f'(λ)."),
+            ("curvature", spectral.curvature, "½ f''(λ)."),
+        )
+    }
 
 
 def _root(degree: int) -> str:
@@ -112,8 +155,8 @@ def _root(degree: int) -> str:
     return text if degree == 1 else f"_root({text}, {degree})"
 
 
-def _pieces(spectral: SpectralMap, prefix: str, hypers: tuple[str, ...]) -> list[str]:
-    pair, helper = [LEFT.name, RIGHT.name], prefix or "_"
+def _pieces(spectral: SpectralMap, helper: str, hypers: tuple[str, ...]) -> list[str]:
+    pair = [LEFT.name, RIGHT.name]
     return [
         _piece(f"{helper}step", [spectral.step], pair, (), "λ[s_i, s_j] > 0."),
         _piece(f"{helper}first", [spectral.first()], pair, hypers, "f[λ_i, λ_j]."),

@@ -8,6 +8,7 @@ import sympy as sp
 from deltabias.calculus.spectral import EIGENVALUE, LEFT, SpectralMap
 from deltabias.codegen.emit import MARK, ROOT_HELPER, Emitted, format_source
 from deltabias.codegen.spectral import kernel_source
+from deltabias.codegen.spectral_dense import dense_helper
 
 
 def emit_map(spectral: SpectralMap, *, import_line: str | None = None) -> Emitted:
@@ -30,15 +31,23 @@ def map_digest(spectral: SpectralMap) -> str:
 def _module(spectral: SpectralMap) -> str:
     source = kernel_source(spectral)
     helper = ROOT_HELPER if "_root(" in source else ""
+    helper += "" if spectral.separates else dense_helper()
     formula = spectral.expression.subs(EIGENVALUE, sp.Symbol("λ"))
+    exact = (
+        "Divided differences\nwithout a subtraction: exact where eigenvalues are equal, nearly "
+        "equal, or far apart."
+        if spectral.separates
+        else "Divided differences by\nintegrals where eigenvalues are equal or nearly so, by "
+        "quotients where they are far apart."
+    )
     return f'''"""f(A) for symmetric A, f(λ) = {formula}.
 
 {MARK} Map {spectral.name}, digest {map_digest(spectral)}.
 
-f(A + E) = f(A) + first_order + second_order + O(E³), in the eigenbasis of A. Divided differences
-without a subtraction: exact where eigenvalues are equal, nearly equal, or far apart.
+f(A + E) = f(A) + first_order + second_order + O(E³), in the eigenbasis of A. {exact}
 """
 
+{"import math" if "math." in source else ""}
 import torch
 from torch import Tensor
 {helper}
@@ -87,12 +96,43 @@ def test_batches_and_empty_matrices_go_through():
 
 
 def _docs(spectral: SpectralMap) -> str:
+    head = [f"# {spectral.name}", "", f"<!-- {MARK} digest {map_digest(spectral)} -->", ""]
+    return "\n".join([*head, *(_parts if spectral.separates else _integrals)(spectral), ""])
+
+
+def _integrals(spectral: SpectralMap) -> list[str]:
+    """The page of a dense map."""
+    lam = sp.Symbol("lambda")
+    f, slope, half = (
+        sp.latex(e.subs({EIGENVALUE: lam, LEFT: lam}))
+        for e in (spectral.expression, spectral.slope, spectral.curvature)
+    )
+    return [
+        f"$$ f(\\lambda) = {f}, \\qquad f' = {slope}, \\qquad \\tfrac12 f'' = {half} $$",
+        "",
+        "First order, times $E_{ij}$ in the eigenbasis, and the confluent second difference:",
+        "",
+        "$$ f[\\lambda_i, \\lambda_j] = "
+        "\\int_0^1 f'(\\lambda_i + t(\\lambda_j - \\lambda_i))\\,dt, \\qquad "
+        "f[\\lambda_i, \\lambda_j, \\lambda_j] = "
+        "\\int_0^1 t f''(\\lambda_i + t(\\lambda_j - \\lambda_i))\\,dt $$",
+        "",
+        "each by Gauss and Legendre's rule where the points are close and by its quotient where "
+        "they are apart. Second order: the sum over $k$ of $E_{ik} E_{kj}$ times, for $b$ between "
+        "$a$ and $c$,",
+        "",
+        "$$ f[a, b, c] = \\frac{(b - a) f[a, b, b] + (c - b) f[c, b, b]}{c - a} $$",
+        "",
+        "The kernel does not separate: it is $d^3$ numbers, and so is its memory.",
+        "",
+        _what_is_kept(spectral),
+    ]
+
+
+def _parts(spectral: SpectralMap) -> list[str]:
+    """The page of a map whose second order separates."""
     lam = sp.Symbol("lambda")
     lines = [
-        f"# {spectral.name}",
-        "",
-        f"<!-- {MARK} digest {map_digest(spectral)} -->",
-        "",
         f"$$ f(\\lambda) = {sp.latex(spectral.expression.subs(EIGENVALUE, lam))}, \\qquad "
         f"s = \\lambda^{{1/{spectral.degree}}} $$",
         "",
@@ -116,13 +156,20 @@ def _docs(spectral: SpectralMap) -> str:
     lines += [
         f"At equal eigenvalues: $${_latex(sp.simplify(spectral.second(LEFT, LEFT, LEFT)))}$$",
         "",
-        "Every term is positive: nothing cancels, and $P (P + X_2)^{-1} P$ keeps $P$ positive "
-        "definite."
-        if spectral.is_positive
-        else "Terms of both signs: subtract, and mind the size of the correction.",
-        "",
+        _what_is_kept(spectral),
     ]
-    return "\n".join(lines)
+    return lines
+
+
+def _what_is_kept(spectral: SpectralMap) -> str:
+    if spectral.keeps_positive and spectral.is_positive:
+        return (
+            "Every term is positive: nothing cancels, and $P (P + X_2)^{-1} P$ keeps $P$ positive "
+            "definite."
+        )
+    if spectral.keeps_positive:
+        return "$P (P + X_2)^{-1} P$ keeps $P$ positive definite."
+    return "The second order may have either sign: subtract, and mind the size of the correction."
 
 
 def _latex(expression: sp.Expr) -> str:
@@ -139,11 +186,20 @@ def _certificate(spectral: SpectralMap) -> str:
         "status": "not certified",
         "to_prove": [
             {"name": "first_order", "coefficient": str(spectral.first())},
-            *(
-                {"name": "second_order", "coefficient": str(p.coefficient), "weight": str(p.weight)}
-                for p in spectral.parts
-            ),
+            *_second_to_prove(spectral),
         ],
         "domain": ["eigenvalue > 0"],
     }
     return json.dumps(statement, indent=2, ensure_ascii=False) + "\n"
+
+
+def _second_to_prove(spectral: SpectralMap) -> list[dict]:
+    if not spectral.separates:
+        return [
+            {"name": "slope", "coefficient": str(spectral.slope)},
+            {"name": "curvature", "coefficient": str(spectral.curvature)},
+        ]
+    return [
+        {"name": "second_order", "coefficient": str(p.coefficient), "weight": str(p.weight)}
+        for p in spectral.parts
+    ]

@@ -6,7 +6,8 @@ r"""Primary matrix functions, each with a module of kernels: what preconditioner
 
 Inverse roots λ^(-1/p): ``inverse_root_1``, ``inverse_root_2``, ``inverse_root_3``,
 ``inverse_root_4``, ``inverse_root_6``, ``inverse_root_8`` and ``inverse_root_4_3`` (the power
--3/4). ``inverse_sqrt_plus_eps`` is 1/(√λ + ε), Adam's map for matrices. A new one is a line.
+-3/4). ``inverse_sqrt_plus_eps`` is 1/(√λ + ε), Adam's map for matrices. Two have a dense kernel:
+``heat_kernel``, exp(-λ), and ``shifted_root_4``, (λ + ε)^(-1/4). A new one is a line.
 """
 
 import sympy as sp
@@ -19,4 +20,11 @@ INVERSE_ROOTS: tuple[SpectralMap, ...] = tuple(
     inverse_root(root) for root in (1, 2, 3, 4, 6, 8, sp.Rational(4, 3))
 )
 INVERSE_SQRT_PLUS_EPS = SpectralMap("inverse_sqrt_plus_eps", 1 / (sp.sqrt(EIGENVALUE) + _EPS))
-RULES: tuple[SpectralMap, ...] = (*INVERSE_ROOTS, INVERSE_SQRT_PLUS_EPS)
+HEAT_KERNEL = SpectralMap("heat_kernel", sp.exp(-EIGENVALUE))
+SHIFTED_ROOT_4 = SpectralMap("shifted_root_4", (EIGENVALUE + _EPS) ** sp.Rational(-1, 4))
+RULES: tuple[SpectralMap, ...] = (
+    *INVERSE_ROOTS,
+    INVERSE_SQRT_PLUS_EPS,
+    HEAT_KERNEL,
+    SHIFTED_ROOT_4,
+)

@@ -4,6 +4,7 @@ from validation import (
     default_over_history,
     derive_speed,
     design_numbers,
+    false_alarms,
     matrix_cost,
     matrix_shares,
     precision,
@@ -11,6 +12,7 @@ from validation import (
     shampoo_training,
     steady_state,
     strategies,
+    third_party,
 )
 from validation.study import Study
 
@@ -27,6 +29,8 @@ STUDIES: dict[str, Study] = {
         matrix_shares,
         matrix_cost,
         shampoo_training,
+        false_alarms,
+        third_party,
     )
 }
 """Name -> study."""

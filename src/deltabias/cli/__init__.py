@@ -1,4 +1,4 @@
-"""The command line: a thin door to `derive`, `codegen`, `report` and `demo`.
+"""The command line: a thin door to `derive`, `codegen`, `report`, `verify` and `demo`.
 
 Exit codes: 0 pass, 1 a check failed, 2 usage or bad input (message on standard error, nothing
 written). A subcommand imports SymPy, torch or matplotlib only when it runs.
@@ -12,6 +12,7 @@ from deltabias.cli.derive_command import derive
 from deltabias.cli.door import Door
 from deltabias.cli.generate_command import generate
 from deltabias.cli.report_command import report
+from deltabias.cli.verify_command import verify
 
 
 @click.group(cls=Door, context_settings={"help_option_names": ["-h", "--help"]})
@@ -20,7 +21,7 @@ def main() -> None:
     """The finite-sample bias of optimizer updates: derived, corrected, generated, reported."""
 
 
-for command in (derive, generate, report, demo):
+for command in (derive, generate, report, verify, demo):
     main.add_command(command)
 
 __all__ = ["main"]

@@ -166,7 +166,7 @@ Leading bias of the update, the mean over deviations dX of
 """
 
 {"import math" if "math." in body else ""}
-import torch
+{"import torch" if "torch." in helpers + body else ""}
 from torch import Tensor
 
 {helpers}
@@ -258,17 +258,20 @@ def _function(
 
 def _test(rule: MatrixRule, import_line: str) -> str:
     text = rule.text or describe(rule.update)
+    own = [
+        "from deltabias.codegen import matrix_check as check",
+        "from deltabias.matrix_rule import MatrixRule",
+    ]
+    # one line sorts among the others; what loads a file of the user's comes after them
+    imports = "\n".join([*own, import_line] if "\n" in import_line else sorted([*own, import_line]))
     return f'''"""Values of the generated functions of {rule.name} against 60 digits and nested jvp.
 
 {MARK} Rule {rule.name}, digest {matrix_digest(rule)}.
 """
 
 import pytest
-import torch
 
-from deltabias.codegen import matrix_check as check
-from deltabias.matrix_rule import MatrixRule, MatrixState
-{import_line}
+{imports}
 
 RULE = MatrixRule.parse({text!r})
 SCALARS = {{{", ".join(f'"{h}": 0.01' for h in rule.update.hypers)}}}

@@ -8,7 +8,6 @@ Leading bias of the update, the mean over deviations dX of
     inversion  second(F_1_vv, dV)
 """
 
-import torch
 from torch import Tensor
 
 

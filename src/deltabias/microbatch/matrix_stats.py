@@ -1,18 +1,18 @@
 """`MatrixStats`: microbatch statistics for matrix preconditioners, and the blocks they come in.
 
-    >>> import torch
-    >>> weight = torch.nn.Parameter(torch.zeros(2, 2))
-    >>> stats = MatrixStats([weight], keep="gradients")
-    >>> for a in (1.0, 3.0):
-    ...     stats.add([torch.tensor([[a, 0.0], [0.0, 1.0]])])
-    >>> (block,) = stats.consume()[weight]
-    >>> block.left_mean  # the mean of diag(1, 1) and diag(9, 1)
-    tensor([[5., 0.],
-            [0., 1.]])
-    >>> _, left, _ = block.deviations()  # their squares add up to Var of that mean: 32 / 2
-    >>> left.square().sum(dim=0).round(decimals=4)
-    tensor([[16.,  0.],
-            [ 0.,  0.]])
+>>> import torch
+>>> weight = torch.nn.Parameter(torch.zeros(2, 2))
+>>> stats = MatrixStats([weight], keep="gradients")
+>>> for a in (1.0, 3.0):
+...     stats.add([torch.tensor([[a, 0.0], [0.0, 1.0]])])
+>>> (block,) = stats.consume()[weight]
+>>> block.left_mean  # the mean of diag(1, 1) and diag(9, 1)
+tensor([[5., 0.],
+        [0., 1.]])
+>>> _, left, _ = block.deviations()  # their squares add up to Var of that mean: 32 / 2
+>>> left.square().sum(dim=0).round(decimals=4)
+tensor([[16.,  0.],
+        [ 0.,  0.]])
 """
 
 import hashlib

@@ -1,0 +1,1 @@
+"""Wrong subjects that a check has to reject: a check that rejects nothing says nothing."""

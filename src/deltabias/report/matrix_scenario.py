@@ -100,7 +100,7 @@ def matrix_scenario(
         raise DeltabiasError(f"law {law!r} is unknown; choose one of {', '.join(MATRIX_LAWS)}.")
     _check_microbatches(microbatches)
     columns = _columns(rule, dim, columns)
-    roles, notes = _roles(rule)
+    roles, notes = roles_of(rule)
     of = _of(rule, roles, law, of)
     simulated = _preconditioner(rule, roles) if of == "preconditioner" else rule
     values = _hypers(simulated, rule, hypers or {})
@@ -123,7 +123,7 @@ def matrix_scenario(
 # -- what the rule is made of ---------------------------------------------------------------------
 
 
-def _roles(rule: MatrixRule) -> tuple[dict[str, int], tuple[str, ...]]:
+def roles_of(rule: MatrixRule) -> tuple[dict[str, int], tuple[str, ...]]:
     """The place of each matrix among the moments, and sentences on what was read into the rule."""
     roles, notes = {}, []
     for state in rule.states:

@@ -10,6 +10,7 @@ from deltabias.verify.distance import Distance, coarsely_differs, distance
 from deltabias.verify.drive import DTYPES, Refused, Run, drive, rounded
 from deltabias.verify.histories import History, Scope, draw_histories, search
 from deltabias.verify.interpret import SLACK, Trajectory, make_adjust, run_rule
+from deltabias.verify.matrix_step import check_matrix_optimizer, matrix_rule_of
 from deltabias.verify.record import ERROR, FAIL, INCONCLUSIVE, PASS, SKIPPED, Check, Report
 from deltabias.verify.step_rule import StepRule
 from deltabias.verify.step_rule_file import resolve_step_rule
@@ -117,7 +118,8 @@ def check_optimizer(
     ----------
     make : a torch.optim.Optimizer class, or a factory ``make(params, **arguments)``
     rule : StepRule, UpdateRule, a name ("adamw", "sgd", …), a path to a TOML file, or assignments
-        such as ``"param = param - lr*grad"``
+        such as ``"param = param - lr*grad"``; a rule of matrices ("shampoo", "muon", …) is checked
+        for its direction and its symmetries, see `deltabias.verify.matrix_step`
     hypers : rule's name -> a number to hold it at, (low, high) to draw it from, or the name of
         the constructor's argument that it is
     dtype : torch dtype or its name: float64, float32 or bfloat16
@@ -143,6 +145,13 @@ def check_optimizer(
     >>> check_optimizer(torch.optim.SGD, "sgd", histories=5, features=False).verdict
     'pass'
     """
+    if (matrix := matrix_rule_of(rule)) is not None:
+        if histories is not None or str(dtype).removeprefix("torch.") != "float64":
+            raise RuleError(
+                f"{matrix.name!r} is a rule of matrices, checked in float64 on rotated gradients "
+                f"of its own; leave out histories={histories!r} and dtype={dtype!r}."
+            )
+        return check_matrix_optimizer(make, matrix, hypers=hypers, seed=seed)
     began = time.perf_counter()
     count = HISTORIES if histories is None else histories
     if isinstance(count, bool) or not isinstance(count, int) or count < 1:

@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test lint generate validation clean
+.PHONY: demo test generate validation proofs clean
 .DEFAULT_GOAL := test
 
 $(READY): pyproject.toml constraints.txt
@@ -27,6 +27,10 @@ test: $(READY)
 
 generate: $(READY)
 	$(BIN)/deltabias generate
+
+proofs:
+	@command -v coqc >/dev/null || sh proofs/install-coq.sh
+	$(PYTHON) proofs/check.py
 
 validation: $(READY)
 	$(BIN)/python -m validation

@@ -6,7 +6,7 @@ import torch
 from deltabias.errors import RuleError
 from deltabias.optim import Muon, Shampoo
 from deltabias.rules import get_rule
-from deltabias.verify import check_optimizer
+from deltabias.verify import check_optimizer, verify_target
 from deltabias.verify.matrix_step import check_matrix_optimizer, mistakes
 
 PLAIN = {"correction": "plug_in"}
@@ -119,3 +119,17 @@ def test_every_mistake_is_another_update():
     found = dict(mistakes(rule))
     assert len(found) > 15
     assert rule.update not in found.values()
+
+
+def test_a_typed_rule_and_the_command_line_reach_the_same_check():
+    typed = "inv_root(L + damping*I, 4)*M*inv_root(R + damping*I, 4)"
+    assert check_optimizer(Shampoo, typed, hypers=PLAIN).verdict == "pass"
+    outcome = verify_target("torch.optim:Muon", "muon")
+    assert outcome.report.verdict == "pass", outcome.printed
+    assert outcome.report.checks[0].name == "direction"
+
+
+def test_a_rule_that_is_singular_on_such_gradients_is_an_error_that_says_so():
+    report = check_optimizer(Shampoo, "inv_root(L, 4)*M*inv_root(R, 4)", hypers=PLAIN)
+    assert report.verdict == "error"
+    assert "pass a damping" in report.named("rule").detail

@@ -10,10 +10,9 @@ from deltabias.verify.distance import Distance, coarsely_differs, distance
 from deltabias.verify.drive import DTYPES, Refused, Run, drive, rounded
 from deltabias.verify.histories import History, Scope, draw_histories, search
 from deltabias.verify.interpret import SLACK, Trajectory, make_adjust, run_rule
-from deltabias.verify.matrix_step import check_matrix_optimizer, matrix_rule_of
 from deltabias.verify.record import ERROR, FAIL, INCONCLUSIVE, PASS, SKIPPED, Check, Report
 from deltabias.verify.step_rule import StepRule
-from deltabias.verify.step_rule_file import resolve_step_rule
+from deltabias.verify.step_rule_file import matrix_rule_of, resolve_step_rule
 
 HISTORIES = 50
 FEWER = 10
@@ -151,6 +150,8 @@ def check_optimizer(
                 f"{matrix.name!r} is a rule of matrices, checked in float64 on rotated gradients "
                 f"of its own; leave out histories={histories!r} and dtype={dtype!r}."
             )
+        from deltabias.verify.matrix_step import check_matrix_optimizer
+
         return check_matrix_optimizer(make, matrix, hypers=hypers, seed=seed)
     began = time.perf_counter()
     count = HISTORIES if histories is None else histories

@@ -51,9 +51,9 @@ def prepare_optimizer(target: Callable, job: Mapping) -> Run:
     """
     require("optimizer")
     from deltabias.verify.conformance import check_optimizer
-    from deltabias.verify.step_rule_file import resolve_step_rule
+    from deltabias.verify.step_rule_file import matrix_rule_of, resolve_step_rule
 
-    rule = resolve_step_rule(job["rule"])
+    rule = matrix_rule_of(job["rule"]) or resolve_step_rule(job["rule"])
     left = max(SHARE * (job["until"] - time.time()), 0.0)
     settings = {"seed": job["seed"], "time_limit": left, **job["options"]}
     return lambda: check_optimizer(target, rule, **settings).checks

@@ -20,7 +20,6 @@ from deltabias.errors import DeltabiasError
 from deltabias.matrix_rule import MatrixRule
 from deltabias.report.matrix_population import population_map
 from deltabias.report.matrix_scenario import roles_of
-from deltabias.rules import MATRIX_CATALOGUE
 from deltabias.verify.constructor import TargetError, check_optimizer_interface
 from deltabias.verify.record import ERROR, FAIL, INCONCLUSIVE, PASS, SKIPPED, Check, Report
 
@@ -94,6 +93,7 @@ def check_matrix_optimizer(
         subject = Subject(make, dict(hypers or {}), rule, roles)
         gradients = _gradients(seed)
         moved = subject.directions(gradients)
+        _predicted(subject, rule.update, gradients, MEMORIES[0])  # or an error that says why not
         direction = _direction(subject, gradients, moved)
         # only what agrees with its rule coarsely may have its symmetries coarsely
         allowed = COARSE_SYMMETRY if direction.expected == COARSE else EXACT
@@ -101,19 +101,12 @@ def check_matrix_optimizer(
         checks += [_symmetry(subject, name, gradients, moved, allowed) for name in SYMMETRIES]
     except TargetError as error:
         checks.append(Check("target", ERROR, detail=str(error)))
-    except DeltabiasError:
-        raise
+    except DeltabiasError as error:
+        checks.append(Check("rule", ERROR, detail=f"{rule}: {error}"))
     except Exception as error:  # a stranger's code may do anything; it is never a pass
         checks.append(Check("target", ERROR, detail=f"{type(error).__name__}: {error}"))
     name = getattr(make, "__name__", type(make).__name__)
     return Report(name, rule.name, tuple(checks), time.perf_counter() - began, seed)
-
-
-def matrix_rule_of(rule: object) -> MatrixRule | None:
-    """The rule of matrices that was meant, if one was: itself, or a name of the catalogue."""
-    if isinstance(rule, MatrixRule):
-        return rule
-    return MATRIX_CATALOGUE.get(rule.strip()) if isinstance(rule, str) else None
 
 
 def _gradients(seed: int) -> np.ndarray:

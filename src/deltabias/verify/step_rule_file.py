@@ -14,8 +14,10 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from deltabias.errors import DeltabiasError, RuleError
+from deltabias.matrix_parser import mentions_matrices
+from deltabias.matrix_rule import MatrixRule
 from deltabias.rule import GRADIENT, MEAN, Ema, Total, UpdateRule
-from deltabias.rules import CATALOGUE
+from deltabias.rules import CATALOGUE, MATRIX_CATALOGUE
 from deltabias.verify.hyper_range import HyperRange, usual_range
 from deltabias.verify.step_rule import StepRule, symbol
 from deltabias.verify.torch_rules import COUPLED, DECOUPLED, MAXIMIZE, STEP_RULES
@@ -23,6 +25,20 @@ from deltabias.verify.torch_rules import COUPLED, DECOUPLED, MAXIMIZE, STEP_RULE
 KEYS = ("name", "title", "source", "steps", "hypers", "initial", "adjust")
 MAX_BYTES = 64 * 1024
 DECAYS = (None, "decoupled", "coupled")
+
+
+def matrix_rule_of(rule: object) -> MatrixRule | None:
+    """The rule of matrices that was meant, if one was: itself, a name, or one line with them.
+
+    Assignments, with a ``=``, are steps entry by entry, whatever their names look like.
+    """
+    if isinstance(rule, MatrixRule):
+        return rule
+    if not isinstance(rule, str):
+        return None
+    if "=" not in rule and not rule.strip().endswith(".toml") and mentions_matrices(rule):
+        return MatrixRule.parse(rule)
+    return MATRIX_CATALOGUE.get(rule.strip())
 
 
 def resolve_step_rule(rule: object) -> StepRule:

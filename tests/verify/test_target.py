@@ -17,13 +17,13 @@ from deltabias.verify.target import load_target, parse_target, verify_target
 # The check itself is replaced: it makes the optimizer, steps once and passes. A target is a file
 # of the user's, so it may put the replacement there itself.
 STUB = """
-import sys, types
-from deltabias.verify.record import Check, Report
+import sys, types; from deltabias.verify.record import Check, Report
 def check_optimizer(make, rule, **options):
     make().step()
     return Report("Mine", rule, (Check("conformance", "pass", 0.5, 4, "", str(options)),))
 rules = {"resolve_step_rule": lambda text: text, "matrix_rule_of": lambda text: None}
-for name, stub in (("conformance", {"check_optimizer": check_optimizer}), ("step_rule_file", rules)):
+both = {"conformance": {"check_optimizer": check_optimizer}, "step_rule_file": rules}
+for name, stub in both.items():
     sys.modules[f"deltabias.verify.{name}"] = types.SimpleNamespace(**stub)
 class Mine:
     def __init__(self): pass

@@ -183,3 +183,24 @@ def test_a_single_history_is_enough_to_see_a_wrong_sign():
 
     report = check_optimizer(Uphill, "sgd", histories=1, features=False)
     assert report.verdict == "fail"
+
+
+class Swallows(torch.optim.SGD):
+    """Takes any keyword, and does nothing with those it does not know."""
+
+    def __init__(self, params, lr=1e-3, momentum=0.0, **anything):
+        super().__init__(params, lr=lr, momentum=momentum)
+
+
+class RefusesInItsOwnWords(torch.optim.SGD):
+    def __init__(self, params, lr=1e-3, momentum=0.0, **more):
+        if more:
+            raise TypeError(f"unknown keyword arguments: {sorted(more)}")
+        super().__init__(params, lr=lr, momentum=momentum)
+
+
+@pytest.mark.parametrize("make", [Swallows, RefusesInItsOwnWords])
+def test_a_keyword_that_nobody_has_is_not_held_against_the_target(make):
+    report = check_optimizer(make, "sgd", histories=10)
+    assert report.verdict == "pass", str(report)
+    assert report.named("foreach").verdict == "skipped"

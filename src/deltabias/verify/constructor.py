@@ -21,6 +21,9 @@ _PLACE = re.compile(r"(\w+)\[(\d)\]\Z")
 IMPLEMENTATIONS = ("foreach", "fused", "capturable", "differentiable")
 
 
+NOBODYS = "no_argument_of_any_optimizer"
+
+
 class TargetError(DeltabiasError):
     """The target is no optimizer, or does not behave like one."""
 
@@ -205,8 +208,11 @@ def _offered(make: Callable, rule: StepRule, said: Mapping) -> tuple[set[str], d
     if any(p.kind is p.VAR_KEYWORD for p in parameters) or not parameters:
         behind = _trial(make, {})
         known = dict(behind.param_groups[0]) if hasattr(behind, "param_groups") else {}
-        for name in sorted(_candidates(rule, said) - names):
-            if _takes(make, name, known.get(name, _sample(name))):
+        refusal = _refusal(make)
+        # what takes any name tells nothing by taking one: the named arguments are those it has
+        asked = sorted(_candidates(rule, said) - names) if refusal is not None else ()
+        for name in asked:
+            if _takes(make, name, known.get(name, _sample(name)), refusal):
                 names.add(name)
                 if name in known:
                     defaults[name] = known[name]
@@ -227,12 +233,22 @@ def _sample(name: str) -> object:
     return 0.1
 
 
-def _takes(make: Callable, name: str, value: object) -> bool:
+def _refusal(make: Callable) -> str | None:
+    """What is said of a keyword that nobody has, without its name; None if it is swallowed."""
+    try:
+        make(_probe(), **{NOBODYS: 0.1})
+    except Exception as error:
+        return str(error).replace(NOBODYS, "")
+    return None
+
+
+def _takes(make: Callable, name: str, value: object, refusal: str) -> bool:
     """Whether the keyword is known; a value that is refused is a keyword that is known."""
     try:
         make(_probe(), **{name: value})
     except TypeError as error:
-        return "unexpected keyword" not in str(error)
+        said = str(error)
+        return "unexpected keyword" not in said and said.replace(name, "") != refusal
     except Exception:
         return True
     return True

@@ -108,7 +108,7 @@ class _Jury:
     def accepts(self, mutation: Mutation) -> bool:
         try:
             return self._coarsely(mutation) and self._exactly(mutation)
-        except (DeltabiasError, OverflowError, ZeroDivisionError, TypeError):
+        except (DeltabiasError, OverflowError, ZeroDivisionError, TypeError, KeyError):
             return False
 
     def _coarsely(self, mutation: Mutation) -> bool:

@@ -215,7 +215,7 @@ def _range(name: str, value: object) -> HyperRange:
         raise RuleError(f"[hypers] {name}: unknown {', '.join(sorted(unknown))}.")
     argument = value.get("argument")
     low, high = value.get("low", usual.low), value.get("high", usual.high)
-    kind = value.get("kind", usual.kind if low > 0 else "linear")
+    kind = value.get("kind", usual.kind if low > 0 or usual.kind == "flag" else "linear")
     names = (argument,) if argument else usual.arguments
     return HyperRange(name, value["default"], low, high, kind, usual.absent, names)
 

@@ -200,3 +200,15 @@ def test_the_digest_says_what_the_rule_says_and_is_there_for_deep_ones():
     assert matrix_digest(one) == matrix_digest(MatrixRule.parse("inv(L+I)*M"))
     assert matrix_digest(one) != matrix_digest(other)
     assert len(matrix_digest(MatrixRule.parse("newton_schulz(M, 12)"))) == 12
+
+
+@pytest.mark.parametrize("text", ["polar(M)", "M*inv_root(M.T*M + damping*I, 4)"])
+def test_a_function_of_a_product_is_corrected_by_subtraction_for_its_term_is_indefinite(text):
+    # the argument's own second order, dMᵀdM, pushes the inverse root down: no ratio is safe there
+    module, m = made(text), draw(5, 3)
+    hypers = {"damping": 0.1} if "damping" in text else {}
+    for size in (0.01, 10.0):
+        d = size * draw(2, 5, 3)
+        bias = sum(module.second_order(m, d, **hypers).values())
+        corrected = module.corrected_update(m, d, **hypers)
+        torch.testing.assert_close(corrected, module.plug_in_update(m, **hypers) - bias)

@@ -98,3 +98,52 @@ def test_what_decays_without_a_gradient_is_named():
 
 
 CACHE: dict = {}
+
+
+class SingleInside(ReadableAdamW):
+    """Its states and its arithmetic are float32, whatever the parameters are."""
+
+    def buffer(self, state, name, param, value=0.0):
+        if name not in state:
+            state[name] = torch.full_like(param, value, dtype=torch.float32)
+        return state[name]
+
+    def update(self, param, grad, state, group):
+        inside = param.detach().float()
+        super().update(inside, grad.float(), state, group)
+        param.copy_(inside)
+
+
+class SingleStepSize(ReadableAdam):
+    """Its debias is a float32 tensor; everything else is in the parameter's dtype."""
+
+    def __init__(self, params, lr=1e-3, betas=(0.9, 0.999), eps=1e-8):
+        super().__init__(params, lr=lr, betas=betas, eps=eps)
+
+    def update(self, param, grad, state, group):
+        beta1, beta2 = group["betas"]
+        t = torch.tensor(float(state["step"]), dtype=torch.float32)
+        m, v = self.buffer(state, "exp_avg", param), self.buffer(state, "exp_avg_sq", param)
+        m.mul_(beta1).add_(grad, alpha=1 - beta1)
+        v.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
+        denominator = (v / (1 - beta2**t).double()).sqrt() + group["eps"]
+        param.sub_(group["lr"] / (1 - beta1**t).double() * m / denominator)
+
+
+def test_what_computes_in_float32_passes_every_check_that_is_asked_for_in_float32():
+    report = check_optimizer(SingleInside, "adamw", histories=6, dtype="float32")
+    assert report.passed, str(report)
+    assert {c.verdict for c in report.checks} == {"pass", "skipped"}
+    in_double = check_optimizer(SingleInside, "adamw", histories=6, features=False)
+    assert in_double.checks[0].diagnosis == "scalars in single precision"  # seen, and said
+
+
+def test_scalars_in_single_precision_are_allowed_in_every_check_or_in_none():
+    report = check_optimizer(SingleStepSize, "adam", histories=6)
+    assert report.passed, str(report)
+    assert report.checks[0].diagnosis == "scalars in single precision"
+
+
+def test_a_missing_feature_is_found_in_float32_too():
+    found = check_optimizer(ForgetsTheCount, "adam", histories=6, dtype="float32").checks
+    assert next(c for c in found if c.name == "resume").verdict == "fail"

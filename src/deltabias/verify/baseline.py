@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 from deltabias.verify.constructor import Constructor, TargetError
 from deltabias.verify.distance import Distance, distance
-from deltabias.verify.drive import Refused, Run, begin, drive, quiet
+from deltabias.verify.drive import Refused, Run, begin, drive, quiet, rounded
 from deltabias.verify.histories import History, draw_histories
-from deltabias.verify.interpret import run_rule
+from deltabias.verify.interpret import Trajectory, run_rule
 
 FEW = 4
 DRAWN = 16
@@ -24,7 +24,10 @@ Feature = Callable[["Baseline"], Distance]
 
 
 class Baseline:
-    """A few histories, the optimizer's plain runs of them and the rule's rounding bounds."""
+    """A few histories, the optimizer's plain runs of them and the rule's rounding bounds.
+
+    Everything is driven in the subject's dtype, and held against the rounding of that dtype.
+    """
 
     def __init__(self, subject):
         self.subject = subject
@@ -36,11 +39,29 @@ class Baseline:
             if len(self.runs) == FEW:
                 break
             try:
-                self.runs.append(drive(self.constructor, history))
+                self.runs.append(self.drive(history))
             except Refused:
                 continue
-            self.histories.append(history)
-        self.truths = [run_rule(subject.rule, h) for h in self.histories]
+            self.histories.append(rounded(history, self.dtype))
+        self.truths = [self.truth(h) for h in self.histories]
+
+    @property
+    def dtype(self) -> str:
+        return self.subject.dtype
+
+    def drive(self, history: History, constructor: Constructor | None = None, **options) -> Run:
+        """The optimizer over a history, in the subject's dtype."""
+        held = rounded(history, self.dtype)
+        return drive(constructor or self.constructor, held, dtype=self.dtype, **options)
+
+    def truth(self, history: History) -> Trajectory:
+        """The rule over a history, with the rounding that the subject's dtype allows."""
+        return run_rule(
+            self.subject.rule,
+            rounded(history, self.dtype),
+            dtype=self.dtype,
+            single_scalars=self.subject.single_scalars,
+        )
 
     def against(self, rerun: Callable[[History], Run]) -> Distance:
         """The furthest that another way of running comes from the plain one."""
@@ -53,20 +74,20 @@ class Baseline:
         """The furthest that a run comes from the rule on changed histories."""
         found = []
         for history in map(changed, self.histories):
-            truth = run_rule(self.subject.rule, history)
-            found.append(distance(rerun(history).values, truth.values, truth.bounds, history))
+            truth = self.truth(history)
+            got = rerun(history).values
+            found.append(distance(got, truth.values, truth.bounds, history, self.dtype))
         return worst(found)
 
-    @staticmethod
-    def apart(got, expected, bounds, history: History) -> Distance:
+    def apart(self, got, expected, bounds, history: History) -> Distance:
         """How far two runs are apart, held against twice the rule's rounding."""
         twice = [[2 * b for b in step] for step in bounds]
         # where rounding decides and where the plain run is no number, nothing is compared
-        return distance(got, expected, twice, history)
+        return distance(got, expected, twice, history, self.dtype)
 
     def advanced(self, advance: Callable) -> Distance:
         """With another way of taking a step."""
-        return self.against(lambda h: drive(self.constructor, h, advance=advance))
+        return self.against(lambda h: self.drive(h, advance=advance))
 
 
 def worst(found) -> Distance:
@@ -75,5 +96,5 @@ def worst(found) -> Distance:
 
 def begin_one(base: Baseline):
     """The optimizer of the first history, before its first step."""
-    with quiet("float64"):
-        return begin(base.constructor, base.histories[0], "float64").optimizer
+    with quiet(base.dtype):
+        return begin(base.constructor, base.histories[0], base.dtype).optimizer

@@ -9,7 +9,13 @@ from deltabias.verify.constructor import Constructor, TargetError, inspect_targe
 from deltabias.verify.distance import Distance, coarsely_differs, distance
 from deltabias.verify.drive import DTYPES, Refused, Run, drive, rounded
 from deltabias.verify.histories import History, Scope, draw_histories, search
-from deltabias.verify.interpret import SLACK, Trajectory, make_adjust, run_rule
+from deltabias.verify.interpret import (
+    SINGLE_SCALARS,
+    SLACK,
+    Trajectory,
+    make_adjust,
+    run_rule,
+)
 from deltabias.verify.record import ERROR, FAIL, INCONCLUSIVE, PASS, SKIPPED, Check, Report
 from deltabias.verify.step_rule import StepRule
 from deltabias.verify.step_rule_file import matrix_rule_of, resolve_step_rule
@@ -37,6 +43,8 @@ class Subject:
     rule: StepRule
     scope: Scope
     seed: int = 0
+    dtype: str = "float64"
+    single_scalars: bool = False  # its scalars are seen to be rounded to single precision
 
     def attempt(self, history: History, dtype: str = "float64", **options) -> Trial:
         """One history, by both.
@@ -193,6 +201,8 @@ def _checks(subject: Subject, dtype: str, histories: int, features: bool | Seque
     if seen[0].verdict == ERROR:
         return
     sound = seen[0].verdict == PASS
+    single = sound and seen[0].diagnosis == SINGLE_SCALARS
+    subject = replace(subject, dtype=dtype, single_scalars=single)
     if dtype == "float64":
         for other in ("float32", "bfloat16"):
             yield lambda other=other: _low_precision(subject, other, sound)
@@ -207,7 +217,7 @@ def _missing(subject: Subject, sound: bool) -> Check:
     if not sound:
         return Check(name, SKIPPED, detail="conformance fails without them")
     scope = replace(subject.scope, missing=True)
-    return check_conformance(replace(subject, scope=scope), count=FEWER, name=name)
+    return check_conformance(replace(subject, scope=scope), subject.dtype, FEWER, name)
 
 
 def _out_of_time(limit: float) -> Check:

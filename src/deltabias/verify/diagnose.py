@@ -11,7 +11,7 @@ import numpy as np
 
 from deltabias.errors import DeltabiasError
 from deltabias.verify.distance import coarse_scales, distance
-from deltabias.verify.interpret import Quirks, Trajectory, run_rule
+from deltabias.verify.interpret import SINGLE_SCALARS, Quirks, Trajectory, run_rule
 from deltabias.verify.mutations import Mutation, mutations, quirk_mutations
 
 PAIRS = 4000
@@ -44,7 +44,7 @@ def diagnose(subject, bank: Sequence, smallest, dtype: str = "float64") -> Diagn
     jury = _Jury(subject.rule, [smallest, *bank], dtype)
     if jury.single_precision_scalars():
         return Diagnosis(
-            "scalars in single precision",
+            SINGLE_SCALARS,
             "agrees if scalars such as the debias are rounded to float32",
             rounding_only=True,
         )

@@ -11,7 +11,7 @@ import torch
 from deltabias.verify.baseline import Baseline, Feature, Unoffered, Wrong
 from deltabias.verify.constructor import TargetError
 from deltabias.verify.distance import Distance
-from deltabias.verify.drive import Refused, Session, begin, drive, plain_step
+from deltabias.verify.drive import Refused, Session, begin, plain_step
 
 # -- implementations ------------------------------------------------------------------------------
 
@@ -24,7 +24,7 @@ def flag_feature(flag: str) -> Feature:
             raise Unoffered(f"the constructor takes no {flag}")
         other = base.constructor.with_extra(**{flag: True})
         try:
-            return base.against(lambda h: drive(other, h))
+            return base.against(lambda h: base.drive(h, other))
         except (Refused, TargetError) as error:
             raise Unoffered(f"{flag}=True is refused here: {error}") from error
 
@@ -67,7 +67,7 @@ def resume_feature(base: Baseline) -> Distance:
         file = io.BytesIO()
         torch.save(session.optimizer.state_dict(), file)
         file.seek(0)
-        fresh = begin(base.constructor, session.history, "float64")
+        fresh = begin(base.constructor, session.history, base.dtype)
         with torch.no_grad():
             for new, old in zip(fresh.params, session.params, strict=True):
                 new.copy_(old)

@@ -5,9 +5,8 @@ import torch
 
 from deltabias.verify.baseline import Baseline, Unoffered, Wrong, begin_one, worst
 from deltabias.verify.distance import Distance
-from deltabias.verify.drive import Run, Session, drive, plain_step
+from deltabias.verify.drive import DTYPES, Run, Session, plain_step
 from deltabias.verify.histories import Group, History
-from deltabias.verify.interpret import run_rule
 
 # -- parameters and groups ------------------------------------------------------------------------
 
@@ -22,7 +21,7 @@ def order_feature(base: Baseline) -> Distance:
         )
         grads = tuple(tuple(step[i] for i in places) for step in history.grads)
         factors = tuple(step[::-1] for step in history.lr_factors)
-        run = drive(base.constructor, History(groups, grads, factors))
+        run = base.drive(History(groups, grads, factors))
         run.values = [[step[places.index(i)] for i in range(len(places))] for step in run.values]
         return run
 
@@ -45,7 +44,7 @@ def frozen_feature(base: Baseline) -> Distance:
     start = (1.5, -0.75)
 
     def rerun(history: History) -> Run:
-        run = drive(base.constructor, _with_parameter(history, start, [None] * history.steps))
+        run = base.drive(_with_parameter(history, start, [None] * history.steps))
         for step in run.values:
             if not np.array_equal(step.pop(), start):
                 raise Wrong("a parameter that never had a gradient was changed")
@@ -61,7 +60,7 @@ def late_start_feature(base: Baseline) -> Distance:
         late = [None if s < history.steps // 2 else (0.5, -2.0) for s in range(history.steps)]
         return _with_parameter(history, (1.5, -0.75), late)
 
-    return base.against_rule(lambda h: drive(base.constructor, h), changed)
+    return base.against_rule(lambda h: base.drive(h), changed)
 
 
 def added_group_feature(base: Baseline) -> Distance:
@@ -80,7 +79,7 @@ def added_group_feature(base: Baseline) -> Distance:
             tuple(step[:-1] for step in history.grads),
             tuple(step[:-1] for step in history.lr_factors),
         )
-        new = torch.nn.Parameter(torch.tensor((1.5, -0.75), dtype=torch.float64))
+        new = torch.nn.Parameter(torch.tensor((1.5, -0.75), dtype=DTYPES[base.dtype]))
         seen = []
 
         def advance(session: Session, grads: list) -> None:
@@ -88,15 +87,15 @@ def added_group_feature(base: Baseline) -> Distance:
                 group = base.constructor.of_group(history.groups[-1].hypers)
                 session.optimizer.add_param_group({"params": [new], **group})
             flat = history.grads[session.step][-1]
-            new.grad = None if flat is None else torch.tensor(flat, dtype=torch.float64)
+            new.grad = None if flat is None else torch.tensor(flat, dtype=DTYPES[base.dtype])
             if flat is not None and "lr" in session.optimizer.param_groups[-1]:
                 lr = history.hypers(len(history.groups) - 1, session.step)
                 if "lr" in lr:
                     session.optimizer.param_groups[-1]["lr"] = lr["lr"]
             plain_step(session, grads)
-            seen.append(new.detach().numpy().copy())
+            seen.append(new.detach().double().numpy().copy())
 
-        run = drive(base.constructor, old, advance=advance)
+        run = base.drive(old, advance=advance)
         run.values = [[*step, own] for step, own in zip(run.values, seen, strict=True)]
         return run
 
@@ -109,7 +108,7 @@ def empty_feature(base: Baseline) -> Distance:
     """One more parameter, without entries."""
 
     def rerun(history: History) -> Run:
-        run = drive(base.constructor, _with_parameter(history, (), [()] * history.steps))
+        run = base.drive(_with_parameter(history, (), [()] * history.steps))
         for step in run.values:
             step.pop()
         return run
@@ -129,7 +128,7 @@ def non_contiguous_feature(base: Baseline) -> Distance:
             session.params, grads, strict=True)]  # fmt: skip
         plain_step(session, alike)
 
-    return base.against(lambda h: drive(base.constructor, h, layout=transposed, advance=advance))
+    return base.against(lambda h: base.drive(h, layout=transposed, advance=advance))
 
 
 # -- schedule, chance, manners --------------------------------------------------------------------
@@ -159,13 +158,13 @@ def scheduler_feature(base: Baseline) -> Distance:
             plain_step(session, grads)
             session.scheduler.step()
 
-        return drive(base.constructor, plain, advance=advance)
+        return base.drive(plain, advance=advance)
 
     # against plain runs whose groups' lr is written by hand
     found = []
     for history in map(changed, base.histories):
-        truth = run_rule(base.subject.rule, history)
-        by_hand = drive(base.constructor, history)
+        truth = base.truth(history)
+        by_hand = base.drive(history)
         found.append(base.apart(rerun(history).values, by_hand.values, truth.bounds, history))
     return worst(found)
 
@@ -173,7 +172,7 @@ def scheduler_feature(base: Baseline) -> Distance:
 def repeatable_feature(base: Baseline) -> Distance:
     """Two runs of one history are equal, bit for bit."""
     for history, run in zip(base.histories, base.runs, strict=True):
-        again = drive(base.constructor, history, rng=12345)
+        again = base.drive(history, rng=12345)
         for one, other in zip(run.values, again.values, strict=True):
             pairs = zip(one, other, strict=True)
             if not all(np.array_equal(a, b, equal_nan=True) for a, b in pairs):

@@ -22,6 +22,8 @@ from deltabias.verify.tape import Tape, compile_rule
 
 DIGITS = 50
 SLACK = {"float64": 64.0, "float32": 64.0, "bfloat16": 16.0}
+SINGLE_SCALARS = "scalars in single precision"
+"""What is said of an optimizer whose debias and step sizes are rounded to float32."""
 UNIT = {"float64": 2.0**-53, "float32": 2.0**-24, "bfloat16": 2.0**-8}
 
 

@@ -16,10 +16,9 @@ import sympy as sp
 from deltabias.parser import clip
 from deltabias.verify.baseline import Baseline, Unoffered
 from deltabias.verify.constructor import TargetError
-from deltabias.verify.distance import Distance
-from deltabias.verify.drive import Refused, drive
+from deltabias.verify.distance import ULP, Distance
+from deltabias.verify.drive import Refused, rounded
 from deltabias.verify.histories import Group, History
-from deltabias.verify.interpret import run_rule
 from deltabias.verify.record import ERROR, FAIL, PASS, SKIPPED, Check
 from deltabias.verify.step_rule import StepRule, symbol, where
 
@@ -226,8 +225,8 @@ def _transformed(
     found = Distance()
     for history, run in zip(base.histories, base.runs, strict=True):
         other = change(history)
-        again = drive(base.constructor, other)
-        truth = run_rule(base.subject.rule, other)
+        again = base.drive(other)
+        truth = base.truth(other)
         got = [[back(p) for p in step] for step in again.values]
         bounds = [[np.abs(back(2 * b)) for b in step] for step in truth.bounds]
         apart = base.apart(got, run.values, bounds, history)
@@ -304,7 +303,7 @@ def _splitting(base: Baseline) -> Distance:
             )
             for step in history.grads
         )
-        run = drive(base.constructor, History(groups, grads, history.lr_factors))
+        run = base.drive(History(groups, grads, history.lr_factors))
         cuts = np.cumsum([len(p) for p in history.params])[:-1]
         run.values = [np.split(np.concatenate(step), cuts) for step in run.values]
         return run
@@ -321,13 +320,13 @@ def _translation(base: Baseline) -> Distance:
         raise Unoffered("weight_decay cannot be switched off")
     found = Distance()
     for history in base.histories:
-        near, far = (_moved(history, shift) for shift in (0.0, SHIFT))
-        one, two = (drive(base.constructor, h) for h in (near, far))
-        truths = [run_rule(base.subject.rule, h) for h in (near, far)]
+        near, far = (rounded(_moved(history, shift), base.dtype) for shift in (0.0, SHIFT))
+        one, two = (base.drive(h) for h in (near, far))
+        truths = [base.truth(h) for h in (near, far)]
         starts = [np.subtract(b, a) for a, b in zip(near.params, far.params, strict=True)]
         got = [[p - s for p, s in zip(step, starts, strict=True)] for step in two.values]
         bounds = [
-            [a + b + 2.0**-50 * SHIFT for a, b in zip(x, y, strict=True)]
+            [a + b + 4 * ULP[base.dtype] * SHIFT for a, b in zip(x, y, strict=True)]
             for x, y in zip(truths[0].bounds, truths[1].bounds, strict=True)
         ]
         apart = base.apart(got, one.values, bounds, near)

@@ -16,6 +16,7 @@ from deltabias.verify.mutate_averages import (
     step_count_mutations,
 )
 from deltabias.verify.mutate_eps_and_decay import decay_mutations, eps_mutations
+from deltabias.verify.mutate_gradients import gradient_mutations
 from deltabias.verify.mutate_options import (
     amsgrad_mutations,
     branches_mutations,
@@ -74,6 +75,7 @@ FAMILIES = (
     momentum_mutations,
     averages_mutations,
     sign_mutations,
+    gradient_mutations,
     options_mutations,
     branches_mutations,
     step_count_mutations,

@@ -79,6 +79,10 @@ _OPTIONS = 'lr, eps, decay, t = group["lr"], group["eps"], group["weight_decay"]
 _BETAS = 'beta1, beta2 = group["betas"]'
 _MAXIMIZE = 'grad = -grad if group["maximize"] else grad'
 _COUPLED = "grad = grad + decay * param"
+_ADAM = f"""{_FIRST}
+        {_SECOND}
+        denominator = (v / (1 - beta2**t)).sqrt() + eps
+        param.sub_(lr * (m / (1 - beta1**t)) / denominator)"""
 
 WRONG_OPTIMIZERS: tuple[WrongOptimizer, ...] = (
     _adamw(_DENOMINATOR, "(second / debias2 + eps).sqrt()", "eps inside the root"),
@@ -124,6 +128,14 @@ WRONG_OPTIMIZERS: tuple[WrongOptimizer, ...] = (
            "            largest = largest * (1 - beta2**t)",
            "amsgrad maximum after the debias"),
     _adamw(_MAXIMIZE, "grad = grad", "maximize ignored"),
+    _adamw(_MAXIMIZE, f"{_MAXIMIZE}; grad = grad.clamp(-1, 1)", "gradient clipped to [-1, 1]"),
+    _adamw(_MAXIMIZE, f"{_MAXIMIZE}; grad = grad.sign()",
+           "the gradient's sign in place of the gradient"),
+    _adam(_COUPLED, "grad = grad + decay", "decay without the parameter"),
+    _adam(_ADAM, f"old = m.clone(), v.clone(), param.clone()\n        {_ADAM}\n"
+          "        for new, kept in zip((m, v, param), old):\n"
+          "            new.copy_(torch.where(param.grad == 0, kept, new))",
+          "entries with a zero gradient skipped"),
     _adamw(_STEP, "param.sub_(lr**2 * (m / debias1) / denominator)", "lr squared"),
     _adamw(_STEP, "param.add_(lr * (m / debias1) / denominator)", "sign of the update"),
     _adamw(_OPTIONS, _OPTIONS.replace("group[", "self.param_groups[0][")

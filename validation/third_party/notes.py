@@ -3,7 +3,7 @@
 A note speaks of one optimizer, or (name None) of everything in its package.
 """
 
-from validation.third_party.subject import BUG, DEVIATION, OURS, Note
+from validation.third_party.subject import BUG, DEVIATION, Note
 
 TORCH, PYTORCH, HEAVY = "torch-optimizer", "pytorch_optimizer", "heavyball"
 
@@ -53,12 +53,6 @@ NOTES: dict[tuple[str, str | None], dict[str, Note]] = {
             "at rho_t >= 5 (the paper: > 4), as a comment says and as the authors' code does; eps "
             "is added to the root before the debias (the paper has none).",
         ),
-        "missing gradients": Note(
-            OURS,
-            "conformance.py",
-            "dtype='float32' reaches the first check alone; this one is "
-            "made with float64 parameters, and sees the float32 inside.",
-        ),
         "late first gradient": Note(
             BUG,
             "radam.py:143-170",
@@ -71,12 +65,6 @@ NOTES: dict[tuple[str, str | None], dict[str, Note]] = {
             "radam.py:59",
             "groups without betas of their own share one cache, so that a group with another "
             "learning rate takes the step size of the first.",
-        ),
-        "translation": Note(
-            OURS,
-            "properties.py",
-            "made with float64 parameters although dtype='float32': what is "
-            "seen is the rounding to float32.",
         ),
     },
     (TORCH, "AdaBound"): {
@@ -156,13 +144,6 @@ NOTES: dict[tuple[str, str | None], dict[str, Note]] = {
             "the debias weights are float32 tensors, which load_state_dict turns into the "
             "parameters' float64: a resumed run goes on with other roundings, 1e-10 apart.",
         ),
-        "late first gradient": Note(
-            OURS,
-            "features.py",
-            "the float32 weights pass `conformance` (scalars in single "
-            "precision); checks against the rule do not allow for them.",
-        ),
-        "added group": Note(OURS, "features.py", "as above: scalars in single precision."),
     },
     (PYTORCH, "PID"): {
         "conformance": Note(
@@ -203,11 +184,6 @@ NOTES: dict[tuple[str, str | None], dict[str, Note]] = {
             "eps before the debias and 1e-15 inside the root (the authors' code: neither); the "
             "learning rate is averaged into the momentum and divided out again, as in the authors' "
             "code: a schedule acts late.",
-        ),
-        "added group": Note(
-            OURS,
-            "features.py",
-            "step sizes are float32 tensors: `conformance` allows for them, this check does not.",
         ),
     },
     (PYTORCH, "PAdam"): {

@@ -15,8 +15,7 @@ are no dependency; what is missing is skipped. `python -m validation.third_party
 page from `validation/results/third_party.json`.
 
 Kinds: a **bug** computes what neither the paper nor the package's documentation says; a
-**deviation** is documented, or in the authors' own code, or harmless in the usual loop; a
-**shortcoming of the check** is ours.
+**deviation** is documented, or in the authors' own code, or harmless in the usual loop.
 
 What has norms, inner products or matrices over a whole tensor is no elementwise step, and has no
 rule here: LAMB, LARS, NovoGrad, AdamP, SGDP, Adafactor, Shampoo, SWATS, A2Grad, Apollo, AvaGrad,

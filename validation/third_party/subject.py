@@ -15,7 +15,7 @@ from deltabias.verify.step_rule import StepRule
 from deltabias.verify.step_rule_file import load_step_rule, resolve_step_rule
 
 RULES = Path(__file__).parent / "rules"
-BUG, DEVIATION, OURS = "bug", "deviation", "shortcoming of the check"
+BUG, DEVIATION = "bug", "deviation"
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Note:
 
     Parameters
     ----------
-    kind : BUG, DEVIATION (documented, or the authors' own code has it) or OURS
+    kind : BUG, or DEVIATION (documented, or the authors' own code has it)
     where : file:line of the version that was read
     text : what the code does, beside what the paper says
     """

@@ -19,6 +19,8 @@ import sympy as sp
 
 from deltabias.derivation import Derivation, derive
 from deltabias.errors import StrategyError
+from deltabias.notation import markup
+from deltabias.notation.printing import display, mathml
 from deltabias.rule import SQUARE_OF_MEAN, State, UpdateRule
 from deltabias.safe_form import Definition, Kernel, kernel, numerator_of
 from deltabias.tracking import Tracking, closure, direct, none
@@ -94,6 +96,30 @@ class Correction:
     def definitions(self) -> tuple[Definition, ...]:
         """Relative moments first, then the kernel: everything after the states are updated."""
         return (*self.tracking.moments, *self.kernel.definitions)
+
+    @property
+    def _formulas(self) -> tuple[sp.Expr, ...]:
+        """What a notebook shows: the corrected form, or the update where nothing is divided out."""
+        definitions = self.kernel.definitions
+        if not self.terms:
+            definitions = (Definition("update", self.rule.update),)
+        return tuple(sp.Eq(d.symbol, d.expression, evaluate=False) for d in definitions)
+
+    def _repr_latex_(self) -> str:
+        rows = r" \\ ".join(display(f, self.rule.notation) for f in self._formulas)
+        return rf"$\displaystyle \begin{{array}}{{l}} {rows} \end{{array}}$"
+
+    def _repr_html_(self) -> str:
+        claim, cost = self.claim, self.cost
+        return markup.card(
+            f"{self.rule.title or self.rule.name}: {self.strategy}",
+            [mathml(f, self.rule.notation) for f in self._formulas],
+            [
+                f"leaves a bias of order {claim.order} over the {claim.scope}",
+                f"passes: {cost.passes}, tensors kept: {cost.buffers}, sums: {cost.sums}",
+                *(f"assumes {a}" for a in claim.assumes),
+            ],
+        )
 
 
 def correct(rule: UpdateRule, strategy: str = "delta", *, groups: int = 2) -> Correction:

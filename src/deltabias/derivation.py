@@ -8,7 +8,7 @@ forgotten. `Derivation.at` turns the states' cumulants into those of one microba
 step of the trajectory, in the steady state, or conditional on the history.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -19,6 +19,9 @@ from deltabias.calculus.derivatives import Derivatives
 from deltabias.calculus.expansion import Index, expand
 from deltabias.calculus.weights import STEP, newest, product_sum
 from deltabias.errors import DeltabiasError, NotDifferentiableError
+from deltabias.notation import markup
+from deltabias.notation.names import Name
+from deltabias.notation.printing import display, mathml
 from deltabias.rule import MEAN, State, UpdateRule
 from deltabias.smoothness import smooth_branch
 
@@ -157,6 +160,22 @@ class Derivation:
     def by_order(self, order: int) -> tuple[Term, ...]:
         """The terms of one power of the small parameter."""
         return self._by_order[order]
+
+    def _repr_latex_(self) -> str:
+        bias = sp.Eq(sp.Symbol("delta_bias"), self.delta_bias, evaluate=False)
+        return f"$\\displaystyle {display(bias, self.rule.notation)}$"
+
+    def _repr_html_(self) -> str:
+        return steps_html(self.rule.title or self.rule.name, self.steps, self.rule.notation)
+
+
+def steps_html(title: str, steps: Sequence[Step], names: Mapping[str, Name]) -> str:
+    """The steps of a derivation, foldable; the last one, the bias, is open."""
+    folds = [
+        markup.fold(step.text, mathml(step.equation, names), is_open=step is steps[-1])
+        for step in steps
+    ]
+    return markup.card(f"The bias of {title}", folds)
 
 
 def _check_step(step: sp.Expr | int) -> None:

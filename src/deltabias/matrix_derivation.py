@@ -22,8 +22,9 @@ from deltabias.calculus.matrix import (
     expand,
 )
 from deltabias.calculus.spectral import EIGENVALUE, LEFT
-from deltabias.derivation import Step
+from deltabias.derivation import Step, steps_html
 from deltabias.matrix_rule import MatrixRule, bare_symbol
+from deltabias.notation.printing import display
 
 
 class first(sp.Function):
@@ -88,6 +89,12 @@ class MatrixDerivation:
     def named(self, name: str) -> tuple[MatrixTerm, ...]:
         """The terms of one name: inversion, cross, coupling or product."""
         return tuple(t for t in self.terms if t.name == name)
+
+    def _repr_latex_(self) -> str:
+        return f"$\\displaystyle {display(self.steps[-1].equation, self.rule.notation)}$"
+
+    def _repr_html_(self) -> str:
+        return steps_html(self.rule.title or self.rule.name, self.steps, self.rule.notation)
 
 
 def derive_matrix(rule: MatrixRule) -> MatrixDerivation:

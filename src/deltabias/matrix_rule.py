@@ -23,6 +23,8 @@ from deltabias.calculus.matrix import (
 )
 from deltabias.errors import RuleError
 from deltabias.matrix_parser import MATRIX_NAME, SCALAR_NAME, parse_matrix
+from deltabias.notation import markup
+from deltabias.notation.names import Name, name_of
 from deltabias.reserved import RESERVED
 from deltabias.rule import Hyper
 
@@ -172,8 +174,20 @@ class MatrixRule:
         every = [*self.hypers, *(s.beta for s in self.states if s.beta)]
         return tuple(dict.fromkeys(every))
 
+    @cached_property
+    def notation(self) -> dict[str, Name]:
+        """What its symbols are called in formulas: matrices by their letters."""
+        return {s.name: name_of(s.name) for s in (*self.states, *self.all_hypers)}
+
     def __str__(self) -> str:
         return self.text or repr(self.update)
+
+    def _repr_latex_(self) -> str:
+        return f"${markup.text_in_math(f'{self.name}: {self}')}$"
+
+    def _repr_html_(self) -> str:
+        lines = [f"U = {self}", *(f"{s.name}: {s.statistic.name}" for s in self.states)]
+        return markup.card(self.title or self.name, [], [*lines, *self.sources])
 
 
 def bare_symbol(body: MatrixExpr) -> str | None:

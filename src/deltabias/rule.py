@@ -23,6 +23,9 @@ import sympy as sp
 
 from deltabias.calculus.weights import Weights
 from deltabias.errors import ParseError, RuleError
+from deltabias.notation import markup
+from deltabias.notation.names import Name, state_names
+from deltabias.notation.printing import latex, mathml
 from deltabias.parser import FUNCTIONS, parse_expression
 from deltabias.reserved import RESERVED
 
@@ -325,6 +328,22 @@ class UpdateRule:
         """The hyperparameters of the update and of the states, each once."""
         every = [*self.hypers, *(h for state in self.states for h in state.hypers)]
         return tuple(dict.fromkeys(every))
+
+    @cached_property
+    def notation(self) -> dict[str, Name]:
+        """What its symbols are called in formulas: ``exp_avg_sq`` v̂ where it is debiased."""
+        states = [(s.name, s.weights.debias) for s in self.states]
+        return state_names(states, [h.name for h in self.all_hypers])
+
+    def _repr_latex_(self) -> str:
+        return f"$\\displaystyle u = {latex(self.update, self.notation)}$"
+
+    def _repr_html_(self) -> str:
+        return markup.card(
+            self.title or self.name,
+            [mathml(sp.Eq(sp.Symbol("update"), self.update, evaluate=False), self.notation)],
+            [f"{s.name}: {s.statistic.name}" for s in self.states] + list(self.sources),
+        )
 
     def __str__(self) -> str:
         return self.text or str(self.update)

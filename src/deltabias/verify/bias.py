@@ -103,6 +103,9 @@ class BiasVerdict:
     def __str__(self) -> str:
         return "\n".join(_lines(self))
 
+    def _repr_html_(self) -> str:
+        return self.check()._repr_html_()
+
 
 def check_bias(
     update: Callable[[torch.Tensor], Any],

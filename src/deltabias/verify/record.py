@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from xml.etree import ElementTree
 
+from deltabias.notation import markup
+
 PASS, FAIL, INCONCLUSIVE, ERROR, SKIPPED = "pass", "fail", "inconclusive", "error", "skipped"
 
 WORST_FIRST = (ERROR, FAIL, INCONCLUSIVE, PASS, SKIPPED)
@@ -38,6 +40,20 @@ class Check:
     def __post_init__(self) -> None:
         if self.verdict not in WORST_FIRST:
             raise ValueError(f"{self.verdict=} is no verdict; use {', '.join(WORST_FIRST)}.")
+
+    @property
+    def words(self) -> str:
+        """The diagnosis and the detail."""
+        return "; ".join(filter(None, (self.diagnosis, self.detail)))
+
+    def _repr_latex_(self) -> str:
+        row = [self.verdict, self.name, *_numbers(self), self.words]
+        return _array([row])
+
+    def _repr_html_(self) -> str:
+        listed = [f"measured {_short(self.measured)}"] if self.measured is not None else []
+        listed += [f"expected {_short(self.expected)}"] if self.expected is not None else []
+        return markup.card(self.name, [markup.badge(self.verdict)], [*listed, self.words])
 
 
 @dataclass(frozen=True)
@@ -108,12 +124,34 @@ class Report:
             case = ElementTree.SubElement(suite, "testcase", classname=self.target, name=check.name)
             kind = {FAIL: "failure", INCONCLUSIVE: "failure", ERROR: "error", SKIPPED: "skipped"}
             if check.verdict in kind:
-                said = "; ".join(filter(None, (check.diagnosis, check.detail)))
-                ElementTree.SubElement(case, kind[check.verdict], message=said or check.verdict)
+                said = check.words or check.verdict
+                ElementTree.SubElement(case, kind[check.verdict], message=said)
         return ElementTree.tostring(suite, encoding="unicode", xml_declaration=True)
 
     def __str__(self) -> str:
         return "\n".join(_lines(self))
+
+    def _rows(self) -> list[list[str]]:
+        return [[c.verdict, c.name, *_numbers(c), c.words] for c in self.checks]
+
+    def _repr_latex_(self) -> str:
+        return _array([[self.verdict, f"{self.target} against {self.rule}", "", "", ""],
+                       *self._rows()])  # fmt: skip
+
+    def _repr_html_(self) -> str:
+        head = ("verdict", "check", "measured", "expected", "what it says")
+        shown = [markup.badge(self.verdict), markup.table(head, self._rows())]
+        return markup.card(f"{self.target} against {self.rule}", shown)
+
+
+def _numbers(check: Check) -> list[str]:
+    return ["" if v is None else _short(v) for v in (check.measured, check.expected)]
+
+
+def _array(rows: list[list[str]]) -> str:
+    """A table in mathematics: MathJax knows no other."""
+    body = r" \\ ".join(" & ".join(markup.text_in_math(cell) for cell in row) for row in rows)
+    return rf"$\begin{{array}}{{lllll}} {body} \end{{array}}$"
 
 
 def _lines(report: Report) -> Iterable[str]:
@@ -124,8 +162,7 @@ def _lines(report: Report) -> Iterable[str]:
         if check.measured is not None:
             held = f" (expected {_short(check.expected)})" if check.expected is not None else ""
             numbers = f"{_short(check.measured)}{held}"
-        words = "; ".join(filter(None, (check.diagnosis, check.detail)))
-        yield f"  {check.verdict:<12} {check.name:<{width}}  {numbers}  {words}".rstrip()
+        yield f"  {check.verdict:<12} {check.name:<{width}}  {numbers}  {check.words}".rstrip()
 
 
 def _short(value: Value) -> str:

@@ -13,6 +13,8 @@ from .adam_mean import (
     adam_update_mean_float64,
     relative_bias_adam,
 )
+from .arb_growth import Growth
+from .arb_remainder import derivative_bound, enclose_remainder, remainder_constant
 from .base_law import Law
 from .closed_forms import expectation_of_mean_normal, inverse_moment, law_of_mean
 from .ema_weights import ema_weights, steps_to_steady_state
@@ -32,6 +34,7 @@ from .errors import (
     NonFiniteSample,
     NotConverged,
     TooManySamples,
+    UnboundedRemainder,
 )
 from .finite_laws import Discrete, Empirical, FiniteLaw, TwoPoint, skewed_discrete
 from .law_catalogue import LAWS, law
@@ -76,7 +79,7 @@ from .matrix_laws import (
     MatrixStudentT,
 )
 from .matrix_monte_carlo import LinearControl, MatrixBias, Share, estimate_matrix_bias
-from .monte_carlo import Estimate, Sampler, estimate
+from .monte_carlo import Estimate, Part, Sampler, estimate
 from .quadrature import Quadrature
 
 __all__ = [
@@ -89,6 +92,7 @@ __all__ = [
     "FiniteLaw",
     "FiniteMatrixLaw",
     "Gamma",
+    "Growth",
     "HolomorphicMap",
     "KroneckerLaw",
     "Laplace",
@@ -106,6 +110,7 @@ __all__ = [
     "NonFiniteSample",
     "Normal",
     "NotConverged",
+    "Part",
     "PowerMean",
     "Quadrature",
     "Sample",
@@ -116,12 +121,15 @@ __all__ = [
     "StudentT",
     "TooManySamples",
     "TwoPoint",
+    "UnboundedRemainder",
     "adam_population_update",
     "adam_update_mean",
     "adam_update_mean_float64",
     "batched_power",
+    "derivative_bound",
     "ema_weights",
     "enclose",
+    "enclose_remainder",
     "enumerate_samples",
     "estimate",
     "estimate_matrix_bias",
@@ -145,6 +153,7 @@ __all__ = [
     "orthogonal",
     "polar_factor",
     "relative_bias_adam",
+    "remainder_constant",
     "second_order_along",
     "second_order_term",
     "skewed_discrete",

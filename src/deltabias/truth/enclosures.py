@@ -1,4 +1,6 @@
-r"""Rigorous enclosures of E f(X), X ~ Gamma(k, θ), by ball arithmetic.
+r"""Rigorous enclosures of E f(X) for gamma, lognormal and finite laws, by ball arithmetic.
+
+For X ~ Gamma(k, θ),
 
 .. math::
     E f(X) = \frac{1}{\Gamma(k)}\int_0^\infty t^{k-1} e^{-t} f(\theta t)\,dt
@@ -9,7 +11,9 @@ or a pole at 0. The substitution t = e^y moves it to −∞: e^{ky − e^y} is e
 holomorphic near the real line for every f that is so near the positive half line. The range is
 cut at [y₀, y₁], and what is cut off is bounded with |f(v)| ≤ C(v^{−p} + v^r) and the tangents of
 a concave exponent. The answer is a ball that contains E f(X), as a
-theorem about the arithmetic, not as an estimate of its error.
+theorem about the arithmetic, not as an estimate of its error. Lognormal and finite laws are in
+:mod:`.arb_lognormal` and :mod:`.arb_finite`; means of independent draws are enclosed where their
+law is known (gamma laws, finite laws).
 
 Needs python-flint (Arb). Source: F. Johansson, "Numerical integration in arbitrary-precision ball
 arithmetic", ICMS 2018, LNCS 10931.
@@ -23,14 +27,23 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from .errors import DivergentExpectation, MissingDependency, NotConverged
+from .arb_finite import finite_sum
+from .arb_lognormal import lognormal_integral
+from .arb_numbers import ball, flint_module
+from .base_law import Law
+from .closed_forms import law_of_mean
+from .errors import DivergentExpectation, NotConverged
 from .exact import Number, as_fraction
-from .laws import Gamma, ScaledChiSquare
+from .finite_laws import FiniteLaw
+from .laws import Gamma, LogNormal, ScaledChiSquare
 
 if TYPE_CHECKING:
-    from flint import acb, arb
+    from flint import acb, arb, arb_series
 
 __all__ = ["HolomorphicMap", "enclose", "inverse_power", "inverse_root_plus_eps"]
+
+# beyond this y = log t the integrand falls too slowly to be integrated piece by piece
+FAR = -500
 
 
 @dataclass(frozen=True)
@@ -44,12 +57,17 @@ class HolomorphicMap:
             ``acb.log`` do if they are passed ``analytic=analytic``.
         pole_order, growth, constant: p, r and C ≥ 0 with |f(v)| ≤ C (v^{−p} + v^r) for all v > 0.
             The enclosure is rigorous *given* this bound, which is the caller's to prove.
+        series: the same map on power series in balls, for its derivatives; remainders need it.
+        near_zero: (c, K, q) with |f(v) v^p − c| ≤ K v^q for all v > 0, q > 0; it is needed only
+            where a gamma law's shape is so little above p that the mass near 0 decides.
     """
 
     function: Callable[[acb, bool], acb]
     pole_order: Number = 0
     growth: Number = 0
     constant: Number = 1
+    series: Callable[[arb_series], arb_series] | None = None
+    near_zero: tuple[Number, Number, Number] | None = None
 
     def __post_init__(self) -> None:
         for name in ("pole_order", "growth", "constant"):
@@ -63,9 +81,14 @@ def inverse_power(power: Number) -> HolomorphicMap:
     power = as_fraction(power, "power")
 
     def function(v: acb, analytic: bool) -> acb:
-        return v.pow(_ball(-power), analytic=analytic)
+        return v.pow(ball(-power), analytic=analytic)
 
-    return HolomorphicMap(function, pole_order=power, growth=-power)
+    def series(s: arb_series) -> arb_series:
+        return s ** ball(-power)
+
+    return HolomorphicMap(
+        function, pole_order=power, growth=-power, series=series, near_zero=(1, 0, 1)
+    )
 
 
 def inverse_root_plus_eps(eps: Number) -> HolomorphicMap:
@@ -75,23 +98,33 @@ def inverse_root_plus_eps(eps: Number) -> HolomorphicMap:
         raise ValueError(f"{eps=!s} must not be negative.")
 
     def function(v: acb, analytic: bool) -> acb:
-        return 1 / (v.sqrt(analytic=analytic) + _ball(eps))
+        return 1 / (v.sqrt(analytic=analytic) + ball(eps))
+
+    def series(s: arb_series) -> arb_series:
+        return 1 / (s.sqrt() + ball(eps))
 
     if eps == 0:
-        return HolomorphicMap(function, pole_order="1/2", growth="-1/2")
-    return HolomorphicMap(function, constant=1 / eps)
+        return HolomorphicMap(
+            function, pole_order="1/2", growth="-1/2", series=series, near_zero=(1, 0, 1)
+        )
+    # 1/eps − 1/(√v + eps) = √v/(eps (√v + eps)) ≤ √v/eps²
+    near_zero = (1 / eps, 1 / eps**2, "1/2")
+    return HolomorphicMap(function, constant=1 / eps, series=series, near_zero=near_zero)
 
 
-def enclose(f: HolomorphicMap, law: Gamma | ScaledChiSquare, digits: int = 30) -> arb:
-    """Return a ball (``flint.arb``) that contains E f(X); its radius is ``.rad()``.
+def enclose(f: HolomorphicMap, law: Law, digits: int = 30, *, microbatches: int = 1) -> arb:
+    """Return a ball (``flint.arb``) that contains E f(X̄); its radius is ``.rad()``.
 
     Args:
         f: :func:`inverse_power`, :func:`inverse_root_plus_eps`, or your own map with its bound.
-        law: a gamma law or a scaled χ².
+        law: of one draw: a gamma law, a scaled χ², a lognormal law, or a finite law.
         digits: the ball's radius is at most 10^−digits of its midpoint.
+        microbatches: X̄ is the mean of this many independent draws; 1 for a lognormal law, whose
+            means have no known law.
 
     Raises:
-        DivergentExpectation: if k ≤ p or k + r ≤ 0: the bound then promises no expectation.
+        DivergentExpectation: for a gamma law if k ≤ p or k + r ≤ 0, where the bound promises no
+            expectation; for a finite law with an outcome at which f is not finite.
         NotConverged: if the ball stays wider than asked for.
         MissingDependency: without python-flint.
 
@@ -99,32 +132,48 @@ def enclose(f: HolomorphicMap, law: Gamma | ScaledChiSquare, digits: int = 30) -
     >>> print(enclose(inverse_power(1), Gamma(5, "1/5")).str(20, radius=False))
     1.2500000000000000000
     """
-    flint = _flint()
+    flint = flint_module()
+    if not isinstance(law, (Gamma, ScaledChiSquare, LogNormal, FiniteLaw)):
+        raise TypeError(
+            f"{law!r} is not a gamma law, ScaledChiSquare, LogNormal or finite law; only those "
+            "are enclosed."
+        )
+    law = law_of_mean(law, microbatches)
     law = law.as_gamma if isinstance(law, ScaledChiSquare) else law
-    if not isinstance(law, Gamma):
-        raise TypeError(f"{law!r} is not a gamma law; enclosures are for Gamma, ScaledChiSquare.")
+    # Arb loses a few digits in each of some hundred evaluations; the retries have ample room.
+    for guard in (15, digits + 40, 4 * digits + 100):
+        with flint.ctx.workdps(digits + guard):
+            found = _enclosed(f, law, digits + guard)
+            if found.is_finite() and found.rad() <= abs(found) * flint.arb(10) ** -digits:
+                return found
+    raise NotConverged(f"the enclosure {found} is wider than 10^-{digits} relative.")
+
+
+def _enclosed(f: HolomorphicMap, law: Gamma | LogNormal | FiniteLaw, digits: int) -> arb:
+    """Return the ball at the current flint precision, by the law's own route."""
+    if isinstance(law, FiniteLaw):
+        return finite_sum(f.function, law)
+    if isinstance(law, LogNormal):
+        return lognormal_integral(f, law, digits)
     exponents = (law.shape - f.pole_order, law.shape + f.growth)
     if min(exponents) <= 0:
         raise DivergentExpectation(
             f"E f is not finite: the shape {law.shape} must exceed the order of the pole, "
             f"{max(f.pole_order, -f.growth)}."
         )
-    # Arb loses a few digits in each of some hundred evaluations; the retry has ample room.
-    for guard in (15, digits + 40):
-        with flint.ctx.workdps(digits + guard):
-            ball = _enclose(f, law, exponents, digits + guard)
-            if ball.is_finite() and ball.rad() <= abs(ball) * flint.arb(10) ** -digits:
-                return ball
-    raise NotConverged(f"the enclosure {ball} is wider than 10^-{digits} relative.")
+    return _gamma_integral(f, law, exponents, digits)
 
 
-def _enclose(
+def _gamma_integral(
     f: HolomorphicMap, law: Gamma, exponents: tuple[Fraction, Fraction], digits: int
 ) -> arb:
     """Return the ball at the current flint precision: an integral, and a radius for its tails."""
-    flint = _flint()
-    shape, scale = _ball(law.shape), _ball(law.scale)
+    flint = flint_module()
+    shape, scale = ball(law.shape), ball(law.scale)
     low, high = _range(exponents, digits)
+    heavy = low < FAR
+    if heavy:
+        low = _cut_near_zero(f, law, digits)
 
     # Dividing by Γ(k) inside keeps the integrand near 1, where the integrator aims its tolerance.
     log_gamma = shape.lgamma()
@@ -134,27 +183,57 @@ def _enclose(
         return (shape * y - t - log_gamma).exp() * f.function(scale * t, analytic)
 
     inside = flint.acb.integral(integrand, low, high)
-    tails = _tail(f, law, low, high, log_gamma)
-    # A ball around zero of the tails' size: both signs, since only |f| is bounded.
-    return inside.real + flint.arb(0, tails.abs_upper())
+    # A ball around zero of a tail's size: both signs, since only |f| is bounded.
+    right = flint.arb(0, _tail(f, law, high, log_gamma, -1).abs_upper())
+    if heavy:
+        left = _mass_near_zero(f, law, low, log_gamma)
+    else:
+        left = flint.arb(0, _tail(f, law, low, log_gamma, 1).abs_upper())
+    return inside.real + left + right
 
 
-def _tail(f: HolomorphicMap, law: Gamma, low: arb, high: arb, log_gamma: arb) -> arb:
-    """Bound what lies outside (low, high) of ∫ e^{ky − e^y} |f(θe^y)| dy / Γ(k).
+def _tail(f: HolomorphicMap, law: Gamma, cut: arb, log_gamma: arb, side: int) -> arb:
+    """Bound ∫ e^{ky − e^y} |f(θe^y)| dy / Γ(k) left of a cut (side 1) or right of it (side −1).
 
     With |f(v)| ≤ C(v^{−p} + v^r) both powers give ∫ e^{g(y)} dy, g = sy − e^y, s = k − p or k + r.
-    As g is concave it stays below its tangents, so the piece left of ``low`` is at most
-    e^{g(low)}/g′(low), and the piece right of ``high`` at most e^{g(high)}/(−g′(high)).
+    As g is concave it stays below its tangents, so the piece beyond a cut is at most
+    e^{g(cut)}/|g′(cut)|, if g falls away from the cut.
     """
-    total = _ball(Fraction(0))
+    total = ball(Fraction(0))
     for power in (-f.pole_order, f.growth):
-        s, factor = _ball(law.shape + power), _ball(law.scale) ** _ball(power)
-        for y, sign in ((low, 1), (high, -1)):
-            slope = sign * (s - y.exp())
-            if not slope > 0:
-                raise NotConverged(f"the cut {y} is on the wrong side of the mode of {law!r}.")
-            total += factor * (s * y - y.exp() - log_gamma).exp() / slope
-    return _ball(f.constant) * total
+        s, factor = ball(law.shape + power), ball(law.scale) ** ball(power)
+        slope = side * (s - cut.exp())
+        if not slope > 0:
+            raise NotConverged(f"the cut {cut} is on the wrong side of the mode of {law!r}.")
+        total += factor * (s * cut - cut.exp() - log_gamma).exp() / slope
+    return ball(f.constant) * total
+
+
+def _cut_near_zero(f: HolomorphicMap, law: Gamma, digits: int) -> arb:
+    """Return log of a t below which f(θt) is c (θt)^−p to ``digits`` digits; any cut is valid."""
+    if f.near_zero is None:
+        raise NotConverged(
+            f"the shape {law.shape} is so little above the order {f.pole_order} of the pole that "
+            "the mass near 0 decides; give the map's behavior there, near_zero=(c, K, q)."
+        )
+    c, error, q = (as_fraction(x, "near_zero") for x in f.near_zero)
+    fall = math.log(10) * digits if error else 5.0
+    sharp = math.log(error / abs(c)) if error and c else 0.0
+    return flint_module().arb(-(fall + sharp) / float(q) - math.log(law.scale))
+
+
+def _mass_near_zero(f: HolomorphicMap, law: Gamma, cut: arb, log_gamma: arb) -> arb:
+    """Return ∫_{−∞}^{cut} e^{ky − e^y} f(θe^y) dy / Γ(k), from |f(v) v^p − c| ≤ K v^q.
+
+    Each power is an incomplete gamma function: c θ^−p γ(k − p, t)/Γ(k), and the same of q − p.
+    """
+    flint = flint_module()
+    c, error, q = (as_fraction(x, "near_zero") for x in f.near_zero)
+    t, parts = cut.exp(), []
+    for power in (-f.pole_order, q - f.pole_order):
+        mass = t.gamma_lower(ball(law.shape + power))
+        parts.append(ball(law.scale) ** ball(power) * mass / log_gamma.exp())
+    return ball(c) * parts[0] + flint.arb(0, (ball(error) * parts[1]).abs_upper())
 
 
 def _range(exponents: tuple[Fraction, Fraction], digits: int) -> tuple[arb, arb]:
@@ -162,7 +241,7 @@ def _range(exponents: tuple[Fraction, Fraction], digits: int) -> tuple[arb, arb]
 
     Float arithmetic will do: *any* cuts are valid, these only make the tails small.
     """
-    flint = _flint()
+    flint = flint_module()
     fall = math.log(10) * digits
     lows = [math.log(s) - _distance(float(s), fall, -1) for s in exponents]
     highs = [math.log(s) + _distance(float(s), fall, 1) for s in exponents]
@@ -175,19 +254,3 @@ def _distance(s: float, fall: float, sign: int) -> float:
     while s * (math.expm1(sign * distance) - sign * distance) < fall:
         distance *= 1.1
     return distance
-
-
-def _ball(number: Fraction) -> arb:
-    """Return the ball of a rational at the current precision."""
-    flint = _flint()
-    return flint.arb(flint.fmpq(number.numerator, number.denominator))
-
-
-def _flint():
-    try:
-        import flint
-    except ImportError as error:
-        raise MissingDependency(
-            "rigorous enclosures need python-flint; install it with 'pip install python-flint'."
-        ) from error
-    return flint

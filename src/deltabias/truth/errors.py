@@ -13,6 +13,7 @@ __all__ = [
     "NonFiniteSample",
     "NotConverged",
     "TooManySamples",
+    "UnboundedRemainder",
 ]
 
 
@@ -34,6 +35,10 @@ class NotConverged(ArithmeticError):
 
 class NonFiniteSample(ArithmeticError):
     """A Monte Carlo replicate came out infinite or NaN, so the estimate has no meaning."""
+
+
+class UnboundedRemainder(ValueError):
+    """A remainder has no bound of the form that was asked for on this law's support."""
 
 
 class MissingDependency(ImportError):

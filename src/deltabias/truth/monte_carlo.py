@@ -32,6 +32,7 @@ from .errors import NonFiniteSample
 
 __all__ = [
     "Estimate",
+    "Part",
     "Sampler",
     "estimate",
 ]
@@ -52,6 +53,26 @@ class Sampler:
 
     def __call__(self, rng: np.random.Generator, n: int) -> Array:
         return self.law.sample(rng, (n, *self.shape))
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of several processes that share an estimate.
+
+    Chunk k of the replicates has a random stream of its own and is drawn by process k modulo
+    ``parts``; ``gather(mine)`` returns what every process passed, in their order, on all of them
+    (`torch.distributed.all_gather_object`, say). Chunks are merged in their order, so the estimate
+    is the same on every process, bit for bit, and for any number of processes. It is another
+    draw than that of one process without a part, whose chunks follow each other in one stream.
+    """
+
+    index: int
+    parts: int
+    gather: Callable[[object], list]
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.index < self.parts:
+            raise ValueError(f"part {self.index} of {self.parts} is none; count from 0.")
 
 
 class _Draw(Protocol):
@@ -105,6 +126,7 @@ def estimate(
     pilot: int = 4096,
     chunk: int = 65536,
     progress: Callable[[int, int], None] | None = None,
+    part: Part | None = None,
 ) -> Estimate:
     """Return the Monte Carlo estimate of E f.
 
@@ -120,6 +142,8 @@ def estimate(
         pilot: replicates of the separate stream on which the control's coefficient is fitted.
         chunk: replicates held in memory at a time.
         progress: called as ``progress(done, replicates)`` after each chunk.
+        part: which share of the chunks this process draws; every process must call with the same
+            other arguments. Choose ``chunk`` for several chunks a process.
 
     Raises:
         ValueError: for arguments that contradict each other, or functions of the wrong shape.
@@ -139,17 +163,27 @@ def estimate(
         raise ValueError(f"{center=} has no meaning without antithetic=True.")
     evaluations = 2 if antithetic else 1
     adjust = _control(function, sampler, control, control_mean, pilot, pilot_stream)
-    rng, moments = np.random.default_rng(main_stream), _Moments()
     total = replicates // evaluations
-    while moments.count < total:
-        sample = sampler(rng, min(chunk, total - moments.count))
+    sizes = [min(chunk, total - start) for start in range(0, total, chunk)]
+
+    def drawn(rng: np.random.Generator, size: int) -> _Moments:
+        sample = sampler(rng, size)
         values, is_scalar = _values(function, sample, "function")
-        moments.add(adjust(values, sample))
+        return _Moments.of(adjust(values, sample), is_scalar)
+
+    if part is None:
+        rng = np.random.default_rng(main_stream)
+        chunks = (drawn(rng, size) for size in sizes)
+    else:
+        chunks = iter(_of_all_parts(drawn, sizes, main_stream, part))
+    moments = _Moments()
+    for found in chunks:
+        moments.merge(found)
         if progress is not None:
             progress(evaluations * moments.count, replicates)
     covariance = moments.covariance / total
     errors = np.sqrt(np.diag(covariance))
-    if is_scalar:
+    if moments.is_scalar:
         return Estimate(float(moments.mean[0]), float(errors[0]), replicates, seed)
     return Estimate(moments.mean, errors, replicates, seed, covariance)
 
@@ -158,23 +192,53 @@ class _Moments:
     """Mean and covariance of rows, merged chunk by chunk (Chan, Golub, LeVeque 1979)."""
 
     def __init__(self) -> None:
-        self.count, self.mean, self.scatter = 0, 0.0, 0.0
+        self.count, self.mean, self.scatter, self.is_scalar = 0, 0.0, 0.0, True
 
-    def add(self, values: Array) -> None:
-        n, mean = len(values), values.mean(axis=0)
-        centered, shift = values - mean, mean - self.mean
+    @classmethod
+    def of(cls, values: Array, is_scalar: bool) -> _Moments:
+        """Two-pass within a chunk, and the exact merge between chunks: no cancellation."""
+        moments = cls()
+        moments.count, moments.mean = len(values), values.mean(axis=0)
+        moments.is_scalar = is_scalar
+        centered = values - moments.mean
+        moments.scatter = centered.T @ centered
+        return moments
+
+    def merge(self, other: _Moments) -> None:
+        n, shift = other.count, other.mean - self.mean
         total = self.count + n
-        # Two-pass within the chunk, and the exact merge between chunks: no cancellation.
         self.scatter = (
-            self.scatter + centered.T @ centered + np.outer(shift, shift) * (self.count * n / total)
+            self.scatter + other.scatter + np.outer(shift, shift) * (self.count * n / total)
         )
         self.mean = self.mean + shift * (n / total)
-        self.count = total
+        self.count, self.is_scalar = total, other.is_scalar
 
     @property
     def covariance(self) -> Array:
         """Of one replicate, with n − 1."""
         return self.scatter / (self.count - 1)
+
+
+def _of_all_parts(
+    drawn: Callable[[np.random.Generator, int], _Moments],
+    sizes: list[int],
+    stream: np.random.SeedSequence,
+    part: Part,
+) -> list[_Moments]:
+    """Every chunk's moments, this process's and the others'; an error of one is raised by all."""
+    streams, mine, error = stream.spawn(len(sizes)), {}, None
+    for k in range(part.index, len(sizes), part.parts):
+        try:
+            mine[k] = drawn(np.random.default_rng(streams[k]), sizes[k])
+        except Exception as found:  # whatever it is, the others wait for this process
+            error = found
+            break
+    everyone = part.gather((mine, error))
+    for _, found in everyone:
+        if found is not None:
+            raise found
+    whole = {k: value for chunks, _ in everyone for k, value in chunks.items()}
+    return [whole[k] for k in range(len(sizes))]
 
 
 def _control(function, sampler, control, control_mean, pilot, stream):

@@ -7,6 +7,8 @@ fails its test rather than passing for nothing.
 
 from dataclasses import dataclass
 
+from tests.certify_matrix.theory_mutants import MATRIX_MUTANTS
+
 
 @dataclass(frozen=True)
 class Mutant:
@@ -345,5 +347,20 @@ MUTANTS = (
         "+ central L 4 X - 3 * Var L X ^ 2.",
         "cumulant for moment",
     ),
+    _m(
+        "elementary",
+        "v (du / (2 * sqrt (u v))).",
+        "v (du / (3 * sqrt (u v))).",
+        "a third for half of the root's slope",
+    ),
+    _m("elementary", "1 < a <= b -> 0 < ln a", "0 < a <= b -> 0 < ln a", "logarithms below one"),
+    _m(
+        "elementary",
+        "0 < b <= a -> 0 <= / a <= / b.",
+        "0 <= b <= a -> 0 <= / a <= / b.",
+        "an inverse at zero",
+    ),
+    _m("unit_numerator", "mean L (fun _ => 1) = 1.", "mean L (fun _ => 1) = 2.", "a mean of ones"),
+    *(Mutant(*parts) for parts in MATRIX_MUTANTS),
 )
 QUICK = ("half of the coupling", "over m in place of m-1", "wrong root")

@@ -33,8 +33,9 @@ def test_mutant_changes_one_place(mutant):
 def test_there_are_forty_mutants_of_every_file():
     assert len(MUTANTS) >= 40
     files = {path.stem for path in (PROOFS / "theory").glob("*.v")}
-    # exchange.v has no number in it: its statements are equalities of laws
-    assert {m.file for m in MUTANTS} == files - {"exchange"}
+    # exchange.v has no number in it, its statements are equalities of laws; plain_interval.v states
+    # nothing
+    assert {m.file for m in MUTANTS} == files - {"exchange", "plain_interval"}
 
 
 @pytest.mark.slow

@@ -1,0 +1,1 @@
+"""Rules to Coq: the text of a certificate. Nothing here runs Coq (``deltabias.certify`` does)."""

@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test generate validation proofs clean
+.PHONY: demo test generate validation proofs docs clean
 .DEFAULT_GOAL := test
 
 $(READY): pyproject.toml constraints.txt
@@ -31,6 +31,10 @@ generate: $(READY)
 proofs:
 	@command -v coqc >/dev/null || sh proofs/install-coq.sh
 	$(PYTHON) proofs/check.py
+
+docs: $(READY)
+	$(BIN)/python -m sphinx -W --keep-going -n -q -b html -d build/docs/doctrees docs build/docs/html
+	@echo "open build/docs/html/index.html"
 
 validation: $(READY)
 	$(BIN)/python -m validation

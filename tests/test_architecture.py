@@ -38,10 +38,12 @@ def test_the_package_under_test_is_the_one_of_this_checkout():
 @pytest.mark.parametrize(
     "place",
     ["src/deltabias/generated/{}.py", "tests/generated/test_{}.py", "docs/rules/{}.md",
-     "proofs/certificates/{}.json"],
+     "proofs/certificates/{}.v"],
 )  # fmt: skip
 def test_every_rule_has_its_module_test_page_and_certificate(name, place):
     path = ROOT / place.format(name)
+    if not path.is_file():  # a subject that no Coq file covers yet has a record
+        path = path.with_suffix(".json")
     assert path.is_file()
     assert MARK in path.read_text(encoding="utf-8")
 

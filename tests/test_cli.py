@@ -129,7 +129,7 @@ def test_a_rule_that_cannot_be_corrected_is_still_derived():
 def test_generate_writes_a_rule_and_check_sees_a_hand_edit(tmp_path):
     common = ["generate", STRING_RULE, "--name", "mine", "--out", tmp_path]
     run(*common)
-    names = {"mine.py", "test_mine.py", "mine.md", "mine.certificate.json"}
+    names = {"mine.py", "test_mine.py", "mine.md", "mine.v"}
     assert {p.name for p in tmp_path.iterdir()} == names
     assert "4 generated files match" in run(*common, "--check").stdout
     module = tmp_path / "mine.py"
@@ -161,7 +161,8 @@ def project(tmp_path, monkeypatch):
 
 def test_generate_alone_writes_the_catalogue_into_the_project(project):
     missing = run("generate", "--check", code=1)
-    assert missing.stdout.count("missing: ") == 4
+    lines = [line for line in missing.stdout.splitlines() if line.startswith("missing: ")]
+    assert len([line for line in lines if "proofs/rounding/" not in line]) == 4
     assert missing.stderr.endswith("To mend: deltabias generate\n")
     assert not (project / "src").exists()
     run("generate")

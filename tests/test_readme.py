@@ -51,3 +51,12 @@ def test_every_command_line_is_understood():
 def test_every_link_inside_the_project_leads_somewhere():
     for target in re.findall(r"\]\((?!http)([^)#]+)\)", README.read_text()):
         assert (README.parent / target).exists(), target
+
+
+def test_the_figure_is_there_in_light_and_dark_and_has_words_for_those_who_do_not_see_it():
+    text = README.read_text()
+    shown = re.findall(r'(?:srcset|src)="([^"]+)"', text)
+    assert len(shown) == 2
+    assert all((README.parent / path).read_text().startswith("<?xml") for path in shown)
+    (words,) = re.findall(r'alt="([^"]+)"', text)
+    assert len(words) > 80

@@ -1,5 +1,7 @@
 """``python -m validation [NAME ...] [--list]``: run studies, print tables, write results.
 
+Under ``torchrun`` the ranks share the work; see `validation.ranks`.
+
 Exit code 0 if every claim held, 1 if one failed, 2 for a name that is no study.
 """
 
@@ -15,6 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from validation import ranks
 from validation.catalogue import STUDIES
 from validation.record import write
 from validation.study import Findings, Study
@@ -32,11 +35,13 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     names = options.names or list(STUDIES)
     everything_held = True
-    for name in names:
-        findings, seconds = _run(STUDIES[name], options.workers, console)
-        write(STUDIES[name], findings)
-        _show(STUDIES[name], findings, seconds, console, every_row=options.all_rows)
-        everything_held &= findings.passed
+    with ranks.joined():
+        for name in names:
+            findings, seconds = _run(STUDIES[name], options.workers, console)
+            everything_held &= findings.passed
+            if ranks.place()[0] == 0:
+                write(STUDIES[name], findings)
+                _show(STUDIES[name], findings, seconds, console, every_row=options.all_rows)
     return 0 if everything_held else 1
 
 

@@ -5,6 +5,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from typing import Any
 
+from validation import ranks
 from validation.study import Progress, no_progress
 
 
@@ -17,7 +18,8 @@ def run_tasks(
 ) -> list[Any]:
     """``[function(*task) for task in tasks]``, in that order whatever finishes first.
 
-    Each task seeds its own generator, so the results do not depend on `workers`.
+    Each task seeds its own generator, so the results do not depend on `workers`. Under torchrun
+    the ranks share the tasks, one worker each, and all have all results.
 
     Raises
     ------
@@ -26,6 +28,8 @@ def run_tasks(
     """
     if workers < 1:
         raise ValueError(f"{workers=} cannot run anything; pass 1 or more.")
+    if ranks.place()[1] > 1:
+        return ranks.run_tasks_over_ranks(function, tasks, progress)
     if workers == 1:
         results = []
         for task in tasks:

@@ -23,3 +23,7 @@ class StrategyError(DeltabiasError):
 
 class GenerateError(DeltabiasError):
     """Code cannot be printed, or generated files do not match their source."""
+
+
+class CertifyError(DeltabiasError):
+    """A statement cannot be certified, or nothing was checked: never a verdict on the rule."""

@@ -89,6 +89,7 @@ class Tracking:
 
 
 def none() -> Tracking:
+    """Nothing is remembered."""
     return Tracking("none")
 
 

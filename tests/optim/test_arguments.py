@@ -47,7 +47,7 @@ RANGES = [
 ]  # fmt: skip
 FLAGS = [
     *[row(AdamW, rf"AdamW\({f}=True\) is not supported", **{f: True})
-      for f in ("amsgrad", "capturable", "differentiable", "fused")],
+      for f in ("amsgrad", "capturable", "differentiable")],
     *[row(RMSprop, rf"RMSprop\({f}=True\) is not supported", **{f: True})
       for f in ("centered", "capturable", "differentiable")],
     row(RMSprop, r"RMSprop\(momentum=0.9\) is not supported", momentum=0.9),

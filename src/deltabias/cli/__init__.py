@@ -1,4 +1,4 @@
-"""The command line: a thin door to `derive`, `codegen`, `report`, `verify` and `demo`.
+"""The command line: a thin door to derivation, certificates, code, reports, checks and the demo.
 
 Exit codes: 0 pass, 1 a check failed, 2 usage or bad input (message on standard error, nothing
 written). A subcommand imports SymPy, torch or matplotlib only when it runs.
@@ -7,9 +7,11 @@ written). A subcommand imports SymPy, torch or matplotlib only when it runs.
 import click
 
 from deltabias import __version__
+from deltabias.cli.certify_command import certify
 from deltabias.cli.demo_command import demo
 from deltabias.cli.derive_command import derive
 from deltabias.cli.door import Door
+from deltabias.cli.explain_command import explain
 from deltabias.cli.generate_command import generate
 from deltabias.cli.report_command import report
 from deltabias.cli.verify_command import verify
@@ -21,7 +23,7 @@ def main() -> None:
     """The finite-sample bias of optimizer updates: derived, corrected, generated, reported."""
 
 
-for command in (derive, generate, report, verify, demo):
+for command in (derive, explain, certify, generate, report, verify, demo):
     main.add_command(command)
 
 __all__ = ["main"]

@@ -1,16 +1,18 @@
 """A derivation for people (text, LaTeX) and for programs (a record for JSON)."""
 
 import re
+import shlex
 from collections.abc import Iterator
 
 import sympy as sp
 from sympy.printing.str import StrPrinter
 
 from deltabias.correction import Correction, correct
-from deltabias.derivation import Derivation, derive
+from deltabias.derivation import Derivation, Term, derive
 from deltabias.errors import StrategyError
 from deltabias.parser import clip
 from deltabias.rule import UpdateRule
+from deltabias.rules import CATALOGUE
 from deltabias.safe_form import kernel
 
 GREEK = ("alpha", "beta", "eps", "rho", "gamma", "delta", "lambda", "mu", "sigma", "tau")
@@ -55,6 +57,7 @@ def as_record(derivation: Derivation) -> dict:
                 "coefficient": show(t.coefficient),
                 "moment": str(t.moment),
                 "order": t.order,
+                "certificate": _certificate(rule, t),
             }
             for t in derivation.terms
         ],
@@ -102,6 +105,14 @@ def _correction(rule: UpdateRule) -> tuple[Correction | None, str]:
         return None, str(error)
 
 
+def _certificate(rule: UpdateRule, term: Term) -> dict | None:
+    """The file and the theorem that prove a term's coefficient; None where there is none yet."""
+    if rule.name not in CATALOGUE or CATALOGUE[rule.name] != rule or term.order > 1:
+        return None
+    theorem = f"{term.name}_coefficient_is_derived"
+    return {"file": f"proofs/certificates/{rule.name}.v", "theorem": theorem}
+
+
 # -- for people -------------------------------------------------------------------------------
 
 
@@ -114,9 +125,13 @@ def as_text(derivation: Derivation, *, steps: bool) -> str:
     for term in derivation.terms:
         order = f", order {term.order}" if derivation.order > 1 else ""
         parts += [f"  {term.name}{order}:", "", _drawn(term.coefficient, term.moment, "    "), ""]
+        if proof := _certificate(derivation.rule, term):
+            parts += [f"    certified: {proof['theorem']} in {proof['file']}", ""]
     if not derivation.terms:
         parts += ["  none: the update is linear in its statistics.", ""]
     parts += [f"Domain: {_domain(derivation)}.", ""]
+    if derivation.terms and derivation.rule.name not in CATALOGUE:
+        parts += [f"Not certified yet: deltabias certify {shlex.quote(str(derivation.rule))}", ""]
     return "\n".join([*parts, *_correction_lines(derivation)])
 
 

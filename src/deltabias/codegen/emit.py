@@ -1,7 +1,6 @@
-"""The files of a rule: module, test, documentation fragment, certificate placeholder."""
+"""The files of a rule: module, test and documentation."""
 
 import hashlib
-import json
 import shutil
 import subprocess
 import sys
@@ -10,8 +9,12 @@ from dataclasses import dataclass
 import sympy as sp
 from sympy.printing.pycode import PythonCodePrinter
 
-from deltabias.codegen import eager, foreach
+from deltabias.codegen import compiled, eager, foreach
+from deltabias.codegen.gappa.page import documented
 from deltabias.codegen.kernels import RulePrograms, rule_programs
+from deltabias.codegen.pages import own_links, rule_page
+from deltabias.codegen.spaced import STRATEGIES as SPACED
+from deltabias.codegen.spaced import spaced_programs, spaced_scalars
 from deltabias.codegen.ssa import Program
 from deltabias.correction import correct
 from deltabias.errors import GenerateError
@@ -30,13 +33,12 @@ def _root(x: Tensor, degree: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Emitted:
-    """The texts of one subject's files: ``module``, ``test``, ``docs``, ``certificate``."""
+    """The texts of one subject's files: ``module``, ``test``, ``docs``."""
 
     name: str
     module: str
     test: str
     docs: str
-    certificate: str
 
 
 def emit(rule: UpdateRule, *, import_line: str | None = None) -> Emitted:
@@ -44,7 +46,14 @@ def emit(rule: UpdateRule, *, import_line: str | None = None) -> Emitted:
     programs = rule_programs(rule)
     module = format_source(_module(programs))
     test = format_source(_test(programs, import_line or _catalogue_import(rule)))
-    return Emitted(rule.name, module, test, _docs(programs, module), _certificate(programs))
+    return Emitted(
+        rule.name,
+        module,
+        test,
+        rule_page(
+            programs, f"{MARK} digest {digest(rule)}", own_links(rule.name) if import_line else None
+        ),
+    )
 
 
 def _catalogue_import(rule: UpdateRule) -> str:
@@ -91,13 +100,15 @@ def _module(programs: RulePrograms) -> str:
     )
     source = "\n\n".join(
         [
-            *map(_pure, programs.updates),
+            *map(_pure, documented(programs)),
             *(eager.render(p) + "\n\n" + foreach.render(p) for p in programs.steps),
             *map(_scalars, programs.scalars),
             *(eager.render(p, "tuple[Tensor, Tensor]") for p in programs.meters),
+            *_one_pass(programs),
         ]
     )
     helper = ROOT_HELPER if "_root(" in source else ""
+    helper += compiled.CODE_HELPERS if "_decoded(" in source else ""
     imports = ("import math\n\n" if "math." in source else "") + (
         "import torch\nfrom torch import Tensor"
     )
@@ -114,6 +125,17 @@ Leading bias of the update, through first order in the small parameter:
 {helper}
 
 {source}'''
+
+
+def _one_pass(programs: RulePrograms) -> list[str]:
+    """Every step once more, to be compiled, and those with statistics every k-th step."""
+    names = {p.name for p in programs.steps}
+    spaced = [correct(programs.rule, s) for s in SPACED if f"step_{s}" in names]
+    return [
+        *map(compiled.render, programs.steps),
+        *(_scalars(p) for c in spaced for p in spaced_scalars(c)),
+        *(compiled.render(p) for c in spaced for p in spaced_programs(c)),
+    ]
 
 
 def _pure(program: Program) -> str:
@@ -273,59 +295,3 @@ def test_foreach_is_the_same_bit_for_bit(name, reference, ranges, scalars):
     (listed,) = getattr(module, name + "_foreach")(*([t] for t in tensors), **scalars)
     torch.testing.assert_close(plain, listed, rtol=0, atol=0, equal_nan=True)
 '''
-
-
-# -- documentation and certificate --------------------------------------------------------------
-
-
-def _docs(programs: RulePrograms, module: str) -> str:
-    rule, derivation = programs.rule, programs.kernel.derivation
-    lines = [f"# {rule.title or rule.name}", "", f"<!-- {MARK} digest {digest(rule)} -->", ""]
-    lines += ["The update", "", f"$$ {sp.latex(rule.update)} $$", "", "## Bias", ""]
-    for term in derivation.terms:
-        lines += [f"**{term.name}**", "", f"$$ {sp.latex(term.value)} $$", ""]
-    domain = ", ".join(f"${sp.latex(c)}$" for c in derivation.domain)
-    lines += [f"Domain: {domain or 'everywhere'}.", "", "## Safe form", ""]
-    for d in programs.kernel.definitions:
-        lines += [
-            f"$$ \\mathit{{{d.name.replace('_', chr(92) + '_')}}} = {sp.latex(d.expression)} $$"
-        ]
-    kind = (
-        "a ratio without subtraction" if programs.kernel.safe else "a subtraction; it can overshoot"
-    )
-    correction = correct(rule)
-    lines += [
-        "",
-        f"This is {kind}.",
-        "",
-        "## Claim and cost",
-        "",
-        f"- bias left: order {correction.claim.order} in the small parameter, "
-        f"over the {correction.claim.scope}",
-        f"- passes: {correction.cost.passes}, tensors kept: {correction.cost.buffers} "
-        f"({correction.cost.bytes_per_parameter} bytes a parameter), sums within a step: "
-        f"{correction.cost.sums}",
-        *(f"- assumes {a}" for a in correction.claim.assumes),
-        "",
-        "## Sources",
-        "",
-        *(f"- {s}" for s in rule.sources or ("the rule as typed",)),
-        "",
-    ]
-    return "\n".join(lines)
-
-
-def _certificate(programs: RulePrograms) -> str:
-    derivation = programs.kernel.derivation
-    statement = {
-        "mark": MARK,
-        "rule": programs.rule.name,
-        "digest": digest(programs.rule),
-        "status": "not certified",
-        "to_prove": [
-            {"name": t.name, "coefficient": str(t.coefficient), "moment": str(t.moment)}
-            for t in derivation.terms
-        ],
-        "domain": [str(c) for c in derivation.domain],
-    }
-    return json.dumps(statement, indent=2, ensure_ascii=False) + "\n"

@@ -1,14 +1,13 @@
-"""The files of a matrix rule: module, test, documentation, certificate placeholder."""
+"""The files of a matrix rule: module, test and documentation."""
 
 import hashlib
-import json
 from dataclasses import fields
-
-import sympy as sp
 
 from deltabias.calculus.matrix import MatrixExpr
 from deltabias.codegen.emit import MARK, ROOT_HELPER, Emitted, format_source, words
 from deltabias.codegen.matrix_code import OWN, Printer, jet_code
+from deltabias.codegen.matrix_pages import matrix_page
+from deltabias.codegen.pages import own_links
 from deltabias.codegen.spectral import kernel_source
 from deltabias.codegen.spectral_dense import dense_helper
 from deltabias.errors import GenerateError
@@ -100,8 +99,11 @@ def emit_matrix_rule(rule: MatrixRule, *, import_line: str | None = None) -> Emi
         rule.name,
         format_source(module_source(rule, derivation)),
         format_source(_test(rule, line)),
-        _docs(derivation),
-        _certificate(derivation),
+        matrix_page(
+            derivation,
+            f"{MARK} digest {matrix_digest(derivation.rule)}",
+            own_links(rule.name) if import_line else None,
+        ),
     )
 
 
@@ -253,7 +255,7 @@ def _function(
     return f'def {name}({arguments}) -> {returns}:\n    """{doc}{closing}\n{lines}\n'
 
 
-# -- test, documentation, certificate -----------------------------------------------------------
+# -- test -----------------------------------------------------------
 
 
 def _test(rule: MatrixRule, import_line: str) -> str:
@@ -295,35 +297,3 @@ def test_a_wrong_value_is_seen():
 def test_corrected_update_subtracts_the_second_order():
     assert check.remainder_slope(module, RULE, SCALARS) > 3.5
 '''
-
-
-def _docs(derivation: MatrixDerivation) -> str:
-    rule = derivation.rule
-    lines = [f"# {rule.title or rule.name}", "", f"<!-- {MARK} digest {matrix_digest(rule)} -->"]
-    lines += ["", "The update", "", f"$$ {sp.latex(derivation.steps[0].equation)} $$", ""]
-    for symbol, node in derivation.functions:
-        lines += [f"- ${sp.latex(symbol)}$ is `{describe(node)}`"]
-    lines += ["", "## Bias", "", "The mean, over the deviations $dX = X - \\mathrm{E} X$, of", ""]
-    for term in derivation.terms:
-        lines += [f"**{term.name}**", "", f"$$ {sp.latex(term.value)} $$", ""]
-    if rule.spectral:
-        lines += ["## Second order of each function", ""]
-        for m in dict.fromkeys(n.map for n in rule.spectral):
-            lines += [f"- [{m.name}]({m.name}.md)" if m.name != "map" else f"- `{m.expression}`"]
-        lines += [""]
-    lines += ["## Sources", "", *(f"- {s}" for s in rule.sources or ("the rule as typed",)), ""]
-    return "\n".join(lines)
-
-
-def _certificate(derivation: MatrixDerivation) -> str:
-    statement = {
-        "mark": MARK,
-        "rule": derivation.rule.name,
-        "digest": matrix_digest(derivation.rule),
-        "status": "not certified",
-        "to_prove": [{"name": t.name, "value": str(t.value)} for t in derivation.terms],
-        "domain": ["every matrix under a function is positive definite"]
-        if derivation.rule.spectral
-        else [],
-    }
-    return json.dumps(statement, indent=2, ensure_ascii=False) + "\n"

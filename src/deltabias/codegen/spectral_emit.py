@@ -1,12 +1,13 @@
 """The files of a primary matrix function: module, test against 60 digits, documentation."""
 
 import hashlib
-import json
 
 import sympy as sp
 
-from deltabias.calculus.spectral import EIGENVALUE, LEFT, SpectralMap
+from deltabias.calculus.spectral import EIGENVALUE, SpectralMap
 from deltabias.codegen.emit import MARK, ROOT_HELPER, Emitted, format_source
+from deltabias.codegen.matrix_pages import map_page
+from deltabias.codegen.pages import own_links
 from deltabias.codegen.spectral import kernel_source
 from deltabias.codegen.spectral_dense import dense_helper
 
@@ -18,8 +19,11 @@ def emit_map(spectral: SpectralMap, *, import_line: str | None = None) -> Emitte
         spectral.name,
         format_source(_module(spectral)),
         format_source(_test(spectral, line)),
-        _docs(spectral),
-        _certificate(spectral),
+        map_page(
+            spectral,
+            f"{MARK} digest {map_digest(spectral)}",
+            own_links(spectral.name) if import_line else None,
+        ),
     )
 
 
@@ -93,113 +97,3 @@ def test_cheap_forms_are_parts_of_the_second_order(spectrum):
 def test_batches_and_empty_matrices_go_through():
     check.assert_batches_agree(module, SCALARS)
 '''
-
-
-def _docs(spectral: SpectralMap) -> str:
-    head = [f"# {spectral.name}", "", f"<!-- {MARK} digest {map_digest(spectral)} -->", ""]
-    return "\n".join([*head, *(_parts if spectral.separates else _integrals)(spectral), ""])
-
-
-def _integrals(spectral: SpectralMap) -> list[str]:
-    """The page of a dense map."""
-    lam = sp.Symbol("lambda")
-    f, slope, half = (
-        sp.latex(e.subs({EIGENVALUE: lam, LEFT: lam}))
-        for e in (spectral.expression, spectral.slope, spectral.curvature)
-    )
-    return [
-        f"$$ f(\\lambda) = {f}, \\qquad f' = {slope}, \\qquad \\tfrac12 f'' = {half} $$",
-        "",
-        "First order, times $E_{ij}$ in the eigenbasis, and the confluent second difference:",
-        "",
-        "$$ f[\\lambda_i, \\lambda_j] = "
-        "\\int_0^1 f'(\\lambda_i + t(\\lambda_j - \\lambda_i))\\,dt, \\qquad "
-        "f[\\lambda_i, \\lambda_j, \\lambda_j] = "
-        "\\int_0^1 t f''(\\lambda_i + t(\\lambda_j - \\lambda_i))\\,dt $$",
-        "",
-        "each by Gauss and Legendre's rule where the points are close and by its quotient where "
-        "they are apart. Second order: the sum over $k$ of $E_{ik} E_{kj}$ times, for $b$ between "
-        "$a$ and $c$,",
-        "",
-        "$$ f[a, b, c] = \\frac{(b - a) f[a, b, b] + (c - b) f[c, b, b]}{c - a} $$",
-        "",
-        "The kernel does not separate: it is $d^3$ numbers, and so is its memory.",
-        "",
-        _what_is_kept(spectral),
-    ]
-
-
-def _parts(spectral: SpectralMap) -> list[str]:
-    """The page of a map whose second order separates."""
-    lam = sp.Symbol("lambda")
-    lines = [
-        f"$$ f(\\lambda) = {sp.latex(spectral.expression.subs(EIGENVALUE, lam))}, \\qquad "
-        f"s = \\lambda^{{1/{spectral.degree}}} $$",
-        "",
-        "First order, times $E_{ij}$ in the eigenbasis:",
-        "",
-        f"$$ f[\\lambda_i, \\lambda_j] = {_latex(spectral.first())} $$",
-        "",
-        "Second order: with $B = E / h$,",
-        "",
-        f"$$ h_{{ij}} = {_latex(spectral.step)} $$",
-        "",
-        "it is the sum of",
-        "",
-    ]
-    for part in spectral.parts:
-        lines += [
-            f"$$ {_latex(part.coefficient)} \\circ "
-            f"[B\\,\\mathrm{{diag}}({_latex(part.weight)})\\,B^T] $$",
-            "",
-        ]
-    lines += [
-        f"At equal eigenvalues: $${_latex(sp.simplify(spectral.second(LEFT, LEFT, LEFT)))}$$",
-        "",
-        _what_is_kept(spectral),
-    ]
-    return lines
-
-
-def _what_is_kept(spectral: SpectralMap) -> str:
-    if spectral.keeps_positive and spectral.is_positive:
-        return (
-            "Every term is positive: nothing cancels, and $P (P + X_2)^{-1} P$ keeps $P$ positive "
-            "definite."
-        )
-    if spectral.keeps_positive:
-        return "$P (P + X_2)^{-1} P$ keeps $P$ positive definite."
-    return "The second order may have either sign: subtract, and mind the size of the correction."
-
-
-def _latex(expression: sp.Expr) -> str:
-    names = {"left": "s_i", "inner": "s_k", "right": "s_j"}
-    shown = {s: sp.Symbol(names.get(s.name, s.name)) for s in expression.free_symbols}
-    return sp.latex(expression.subs(shown))
-
-
-def _certificate(spectral: SpectralMap) -> str:
-    statement = {
-        "mark": MARK,
-        "map": spectral.name,
-        "digest": map_digest(spectral),
-        "status": "not certified",
-        "to_prove": [
-            {"name": "first_order", "coefficient": str(spectral.first())},
-            *_second_to_prove(spectral),
-        ],
-        "domain": ["eigenvalue > 0"],
-    }
-    return json.dumps(statement, indent=2, ensure_ascii=False) + "\n"
-
-
-def _second_to_prove(spectral: SpectralMap) -> list[dict]:
-    if not spectral.separates:
-        return [
-            {"name": "slope", "coefficient": str(spectral.slope)},
-            {"name": "curvature", "coefficient": str(spectral.curvature)},
-        ]
-    return [
-        {"name": "second_order", "coefficient": str(p.coefficient), "weight": str(p.weight)}
-        for p in spectral.parts
-    ]

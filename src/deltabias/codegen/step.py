@@ -20,6 +20,9 @@ TINY = sp.Rational(1, 2**126)
 
 RATIO_LIMIT = sp.Integer(10**9)
 
+FINITE = sp.Integer(10**34)
+"""A third moment relative to a vanishing state is cut here before it is multiplied."""
+
 LIMIT = 10**18
 """Estimates relative to a vanishing state are cut here, so that no accumulator overflows."""
 
@@ -152,7 +155,9 @@ class _StepBuilder:
         definitions = (*self.kernel.definitions, *self.tracking.moments)
         read = set().union(*(d.expression.free_symbols for d in definitions))
         names = {s.name for s in read}
-        roots = any(d.expression.has(sp.sqrt(self.second.symbol)) for d in definitions)
+        # any power that is not whole is taken of the root: v^(1/3) = root^(2/3)
+        powers = {p for d in definitions for p in d.expression.atoms(sp.Pow)}
+        roots = any(p.base == self.second.symbol and not p.exp.is_integer for p in powers)
         return roots or "root_mean_square" in names
 
     def _track(self) -> None:
@@ -165,6 +170,9 @@ class _StepBuilder:
             value = f"c{k}"
             for _ in range(k):
                 value = self.code.emit("mul", value, "relative_unit")
+            if k > 2:  # a product with a mean of zero follows: infinity times zero is NaN
+                value = self.code.emit("clamp_min", value, Number(-FINITE))
+                value = self.code.emit("clamp_max", value, Number(FINITE))
             self.code.bind(value, f"relative_c{k}")
         for accumulator in self.tracking.accumulators:
             self._accumulate(accumulator)
@@ -328,6 +336,14 @@ class _MeterBuilder(_StepBuilder):
         states = [s.name for s in self.rule.states if isinstance(s, Ema)]
         return (*states, *(a.name for a in self.tracking.accumulators if a.kept))
 
+    def _root_is_read(self) -> bool:
+        return self._couples_over_steps() or super()._root_is_read()
+
+    def _couples_over_steps(self) -> bool:
+        """Whether the coupling is part of what is reported, in units of the root."""
+        names = {d.name for d in self.kernel.definitions}
+        return "numerator" in names and isinstance(self.first, Ema) and self._couples()
+
     def _as_seen(self, expression: sp.Expr) -> sp.Expr:
         # how much of v the newest step is, and the newest covariance, went with the step
         gone = {RATIO: 1, **{central(k): 0 for k in (2, 3, 4)}}
@@ -339,7 +355,7 @@ class _MeterBuilder(_StepBuilder):
     def _move_parameter(self) -> None:
         self._moments()
         by_name = {d.name: d for d in self.kernel.definitions}
-        if not isinstance(self.first, Ema) or not self._couples():
+        if not self._couples_over_steps():
             by_name.pop("numerator", None)  # what a fresh numerator coupled with went with its step
         self._define_kernel(by_name)
         coupling = sp.Integer(0)

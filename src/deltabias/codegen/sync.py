@@ -8,21 +8,31 @@ from difflib import unified_diff
 from pathlib import Path
 
 from deltabias.calculus.spectral import SpectralMap
-from deltabias.codegen.emit import MARK, Emitted, emit
+from deltabias.codegen.coq.scalar import scalar_certificate
+from deltabias.codegen.coq.subject import Subject, certificate_text
+from deltabias.codegen.emit import MARK, Emitted, digest, emit
+from deltabias.codegen.gappa import rounding_scripts
 from deltabias.codegen.matrix_emit import emit_matrix_rule
 from deltabias.codegen.spectral_emit import emit_map
+from deltabias.codegen.triton import emit_triton
 from deltabias.errors import GenerateError
 from deltabias.matrix_rule import MatrixRule
 from deltabias.rule import UpdateRule
 
-Subject = UpdateRule | MatrixRule | SpectralMap
-"""What code is generated from."""
-
 GENERATED = Path("src/deltabias/generated")
+TRITON = GENERATED / "triton"
 TESTS = Path("tests/generated")
 DOCS = Path("docs/rules")
 CERTIFICATES = Path("proofs/certificates")
-FOLDERS = (GENERATED, TESTS, DOCS, CERTIFICATES)
+ROUNDING = Path("proofs/rounding")
+FOURTH_ORDER = {
+    "inverse_sqrt_plus_eps": "1/(sqrt(v)+eps)",
+    "inverse_root_2": "v**(-1/2)",
+    "inverse_root_4": "v**(-1/4)",
+}
+"""Matrix functions whose scalar map is certified to fourth order, in a file of its own."""
+
+FOLDERS = (GENERATED, TESTS, DOCS, CERTIFICATES, ROUNDING)
 
 
 @dataclass(frozen=True)
@@ -46,11 +56,23 @@ def emit_any(subject: Subject, *, import_line: str | None = None) -> Emitted:
 def catalogue_files(subjects: Iterable[Subject]) -> dict[Path, str]:
     """Every file of the catalogue, relative to the project's root."""
     files: dict[Path, str] = {}
-    for emitted in map(emit_any, subjects):
+    for subject in subjects:
+        emitted = emit_any(subject)
+        if isinstance(subject, UpdateRule) and (kernels := emit_triton(subject)):
+            files[TRITON / f"{subject.name}.py"] = kernels
         files[GENERATED / f"{emitted.name}.py"] = emitted.module
         files[TESTS / f"test_{emitted.name}.py"] = emitted.test
         files[DOCS / f"{emitted.name}.md"] = emitted.docs
-        files[CERTIFICATES / f"{emitted.name}.json"] = emitted.certificate
+        files[CERTIFICATES / f"{emitted.name}.v"] = certificate_text(subject)
+        if isinstance(subject, UpdateRule):
+            header = f"{MARK} Rule {subject.name}, digest {digest(subject)}."
+            scripts = rounding_scripts(subject, header=header)
+            files |= {ROUNDING / name: text for name, text in scripts.items()}
+        if isinstance(subject, SpectralMap) and subject.name in FOURTH_ORDER:
+            name = f"{subject.name}_fourth_order"
+            rule = UpdateRule.parse(FOURTH_ORDER[subject.name], name=name)
+            header = f"{MARK} Rule {name}, digest {digest(rule)}."
+            files[CERTIFICATES / f"{name}.v"] = scalar_certificate(rule, 4, mark=header).text
     return files
 
 
@@ -66,7 +88,7 @@ def compare(root: Path, files: Mapping[Path, str]) -> list[Drift]:
                 found.splitlines(), text.splitlines(), str(path), "rule", n=1, lineterm=""
             )
             drifts.append(Drift(path, "changed", "\n".join(lines)))
-    for folder in FOLDERS:
+    for folder in (*FOLDERS, TRITON):
         for target in sorted((root / folder).glob("*")):
             path = target.relative_to(root)
             if target.is_file() and path not in files and MARK in _text(target):
@@ -111,7 +133,7 @@ def _stage(target: Path, text: str) -> str:
 
 
 def write_rule(rule: Subject, directory: Path) -> list[Path]:
-    """Module, test, documentation fragment and certificate placeholder of one rule.
+    """Module, test, documentation fragment and certificate of one rule.
 
     Raises
     ------
@@ -131,7 +153,7 @@ def write_rule(rule: Subject, directory: Path) -> list[Path]:
         directory / f"{rule.name}.py": emitted.module,
         directory / f"test_{rule.name}.py": emitted.test,
         directory / f"{rule.name}.md": emitted.docs,
-        directory / f"{rule.name}.certificate.json": emitted.certificate,
+        directory / f"{rule.name}.v": certificate_text(rule),
     }
     for path in files:
         if path.exists() and MARK not in _text(path):

@@ -12,15 +12,49 @@ import torch
 from torch import Tensor
 
 
+def largest_kept(name: str) -> float:
+    """The largest value that a state of this name can hold in 8 bits."""
+    return {
+        "noise_share_kept": 4.0,
+        "third_share_kept": 2.0,
+        "third_mean_share_kept": 8.0,
+        "coupling_kept": 4.0,
+        "inversion_kept": 2.5,
+        "factor_kept": 2.0,
+    }[name]
+
+
+def _decoded(x: Tensor, full: float, dtype: torch.dtype) -> Tensor:
+    """A stored share: a number, or its code in steps of full/127 (full/255 without a sign)."""
+    if x.is_floating_point():
+        return x.to(dtype)
+    return x.to(dtype) * (full / torch.iinfo(x.dtype).max)
+
+
+def _encoded(value: Tensor, full: float, like: Tensor) -> Tensor:
+    """What is stored of a share: rounded to the nearest code, cut at the range."""
+    if like.is_floating_point():
+        return value
+    most = torch.iinfo(like.dtype).max
+    least = 0 if like.dtype == torch.uint8 else -most
+    return (value * (most / full)).round().clamp(least, most)
+
+
 def plug_in_update(exp_avg: Tensor, exp_avg_sq: Tensor, *, eps: float) -> Tensor:
-    """The update as it is."""
+    """The update as it is.
+
+    Rounding: at most 3.02 u of the result in float64 and float32 (Gappa).
+    """
     return exp_avg / (exp_avg_sq.sqrt() + eps)
 
 
 def plug_in_update_foreach(
     exp_avg: list[Tensor], exp_avg_sq: list[Tensor], *, eps: float
 ) -> list[Tensor]:
-    """The update as it is."""
+    """The update as it is.
+
+    Rounding: at most 3.02 u of the result in float64 and float32 (Gappa).
+    """
     _x0 = torch._foreach_sqrt(exp_avg_sq)
     _x1 = torch._foreach_add(_x0, eps)
     return torch._foreach_div(exp_avg, _x1)
@@ -34,7 +68,10 @@ def corrected_update(
     *,
     eps: float,
 ) -> Tensor:
-    """The update less its leading bias. Moments are those of the states, relative."""
+    """The update less its leading bias. Moments are those of the states, relative.
+
+    Rounding: at most 13.65 u of the sum of its terms' magnitudes in float64 and float32 (Gappa).
+    """
     _x0 = exp_avg_sq.sqrt()
     # what the plug-in update divides by
     denominator = _x0 + eps
@@ -55,7 +92,10 @@ def corrected_update_foreach(
     *,
     eps: float,
 ) -> list[Tensor]:
-    """The update less its leading bias. Moments are those of the states, relative."""
+    """The update less its leading bias. Moments are those of the states, relative.
+
+    Rounding: at most 13.65 u of the sum of its terms' magnitudes in float64 and float32 (Gappa).
+    """
     _x0 = torch._foreach_sqrt(exp_avg_sq)
     # what the plug-in update divides by
     denominator = torch._foreach_add(_x0, eps)
@@ -168,42 +208,44 @@ def step_delta(
     step_mean = gradient_now / root
     relative_unit = unit_of_c / root
     relative_c2 = c2 * relative_unit * relative_unit
-    relative_c3 = c3 * relative_unit * relative_unit * relative_unit
-    _x20 = microbatches - 1
-    _x23 = (relative_c2 / _x20).clamp_min(-1e18).clamp_max(1e18)
-    _x24 = beta1 * beta2
-    _x25 = 1 - _x24
+    relative_c3 = (
+        (c3 * relative_unit * relative_unit * relative_unit).clamp_min(-1e34).clamp_max(1e34)
+    )
+    _x22 = microbatches - 1
+    _x25 = (relative_c2 / _x22).clamp_min(-1e18).clamp_max(1e18)
+    _x26 = beta1 * beta2
+    _x27 = 1 - _x26
     noise.mul_(ratio * beta1 * beta2)
-    noise.add_(_x23, alpha=_x25)
-    _x32 = _x20 * max(1, microbatches - 2)
-    _x35 = (relative_c3 / _x32).clamp_min(-1e18).clamp_max(1e18)
-    _x37 = min(beta2**1.5, _x24)
-    _x38 = 1 - _x37
-    third.mul_(ratio * ratio.sqrt() * _x37)
-    third.add_(_x35, alpha=_x38)
-    _x47 = (relative_c3 * step_mean / _x32).clamp_min(-1e18).clamp_max(1e18)
-    _x49 = min(beta2**2, _x24)
-    _x50 = 1 - _x49
-    third_mean.mul_(ratio * ratio * _x49)
-    third_mean.add_(_x47, alpha=_x50)
+    noise.add_(_x25, alpha=_x27)
+    _x34 = _x22 * max(1, microbatches - 2)
+    _x37 = (relative_c3 / _x34).clamp_min(-1e18).clamp_max(1e18)
+    _x39 = min(beta2**1.5, _x26)
+    _x40 = 1 - _x39
+    third.mul_(ratio * ratio.sqrt() * _x39)
+    third.add_(_x37, alpha=_x40)
+    _x49 = (relative_c3 * step_mean / _x34).clamp_min(-1e18).clamp_max(1e18)
+    _x51 = min(beta2**2, _x26)
+    _x52 = 1 - _x51
+    third_mean.mul_(ratio * ratio * _x51)
+    third_mean.add_(_x49, alpha=_x52)
     root_mean_square = root / unit**0.5
     average_debiased = average / debias_numerator
     # q, at most everything is noise
     noise_share = (noise * unit / remembered_noise).clamp_max(1)
     # mean gradient over its root mean square
     signal = average_debiased / root_mean_square
-    _x65 = unit**1.5
+    _x67 = unit**1.5
     # 4 μ κ₃ + κ₄, relative
     skew_variance = (
         (
             third_mean * unit**2 / remembered_third_mean
-            + signal * third * _x65 * 3 / remembered_third
+            + signal * third * _x67 * 3 / remembered_third
         )
         .clamp_max(4)
         .clamp_min(-4)
     )
     # κ₃ over the cube of the root
-    skewness = (third * _x65 / remembered_third).clamp_max(1).clamp_min(-1)
+    skewness = (third * _x67 / remembered_third).clamp_max(1).clamp_min(-1)
     relative_cov_exp_avg_exp_avg_sq = (
         (average_debiased * noise_share * 2 + skewness * root_mean_square) * overlap * warm
     )
@@ -268,104 +310,106 @@ def step_delta_foreach(
     relative_c2 = torch._foreach_mul(_x15, relative_unit)
     _x17 = torch._foreach_mul(c3, relative_unit)
     _x18 = torch._foreach_mul(_x17, relative_unit)
-    relative_c3 = torch._foreach_mul(_x18, relative_unit)
-    _x20 = microbatches - 1
-    _x21 = torch._foreach_div(relative_c2, _x20)
-    _x22 = torch._foreach_clamp_min(_x21, -1e18)
-    _x23 = torch._foreach_clamp_max(_x22, 1e18)
-    _x24 = beta1 * beta2
-    _x25 = 1 - _x24
-    _x26 = torch._foreach_mul(ratio, beta1)
-    _x27 = torch._foreach_mul(_x26, beta2)
-    torch._foreach_mul_(noise, _x27)
-    torch._foreach_add_(noise, _x23, alpha=_x25)
-    _x30 = microbatches - 2
-    _x31 = max(1, _x30)
-    _x32 = _x20 * _x31
-    _x33 = torch._foreach_div(relative_c3, _x32)
-    _x34 = torch._foreach_clamp_min(_x33, -1e18)
-    _x35 = torch._foreach_clamp_max(_x34, 1e18)
-    _x36 = beta2**1.5
-    _x37 = min(_x36, _x24)
-    _x38 = 1 - _x37
-    _x39 = torch._foreach_sqrt(ratio)
-    _x40 = torch._foreach_mul(ratio, _x39)
-    _x41 = torch._foreach_mul(_x40, _x37)
-    torch._foreach_mul_(third, _x41)
-    torch._foreach_add_(third, _x35, alpha=_x38)
-    _x44 = torch._foreach_mul(relative_c3, step_mean)
-    _x45 = torch._foreach_div(_x44, _x32)
-    _x46 = torch._foreach_clamp_min(_x45, -1e18)
-    _x47 = torch._foreach_clamp_max(_x46, 1e18)
-    _x48 = beta2**2
-    _x49 = min(_x48, _x24)
-    _x50 = 1 - _x49
-    _x51 = torch._foreach_mul(ratio, ratio)
-    _x52 = torch._foreach_mul(_x51, _x49)
-    torch._foreach_mul_(third_mean, _x52)
-    torch._foreach_add_(third_mean, _x47, alpha=_x50)
-    _x55 = unit**0.5
-    root_mean_square = torch._foreach_div(root, _x55)
+    _x19 = torch._foreach_mul(_x18, relative_unit)
+    _x20 = torch._foreach_clamp_min(_x19, -1e34)
+    relative_c3 = torch._foreach_clamp_max(_x20, 1e34)
+    _x22 = microbatches - 1
+    _x23 = torch._foreach_div(relative_c2, _x22)
+    _x24 = torch._foreach_clamp_min(_x23, -1e18)
+    _x25 = torch._foreach_clamp_max(_x24, 1e18)
+    _x26 = beta1 * beta2
+    _x27 = 1 - _x26
+    _x28 = torch._foreach_mul(ratio, beta1)
+    _x29 = torch._foreach_mul(_x28, beta2)
+    torch._foreach_mul_(noise, _x29)
+    torch._foreach_add_(noise, _x25, alpha=_x27)
+    _x32 = microbatches - 2
+    _x33 = max(1, _x32)
+    _x34 = _x22 * _x33
+    _x35 = torch._foreach_div(relative_c3, _x34)
+    _x36 = torch._foreach_clamp_min(_x35, -1e18)
+    _x37 = torch._foreach_clamp_max(_x36, 1e18)
+    _x38 = beta2**1.5
+    _x39 = min(_x38, _x26)
+    _x40 = 1 - _x39
+    _x41 = torch._foreach_sqrt(ratio)
+    _x42 = torch._foreach_mul(ratio, _x41)
+    _x43 = torch._foreach_mul(_x42, _x39)
+    torch._foreach_mul_(third, _x43)
+    torch._foreach_add_(third, _x37, alpha=_x40)
+    _x46 = torch._foreach_mul(relative_c3, step_mean)
+    _x47 = torch._foreach_div(_x46, _x34)
+    _x48 = torch._foreach_clamp_min(_x47, -1e18)
+    _x49 = torch._foreach_clamp_max(_x48, 1e18)
+    _x50 = beta2**2
+    _x51 = min(_x50, _x26)
+    _x52 = 1 - _x51
+    _x53 = torch._foreach_mul(ratio, ratio)
+    _x54 = torch._foreach_mul(_x53, _x51)
+    torch._foreach_mul_(third_mean, _x54)
+    torch._foreach_add_(third_mean, _x49, alpha=_x52)
+    _x57 = unit**0.5
+    root_mean_square = torch._foreach_div(root, _x57)
     average_debiased = torch._foreach_div(average, debias_numerator)
-    _x58 = torch._foreach_mul(noise, unit)
-    _x59 = torch._foreach_div(_x58, remembered_noise)
+    _x60 = torch._foreach_mul(noise, unit)
+    _x61 = torch._foreach_div(_x60, remembered_noise)
     # q, at most everything is noise
-    noise_share = torch._foreach_clamp_max(_x59, 1)
+    noise_share = torch._foreach_clamp_max(_x61, 1)
     # mean gradient over its root mean square
     signal = torch._foreach_div(average_debiased, root_mean_square)
-    _x62 = unit**2
-    _x63 = torch._foreach_mul(third_mean, _x62)
-    _x64 = torch._foreach_div(_x63, remembered_third_mean)
-    _x65 = unit**1.5
-    _x66 = torch._foreach_mul(signal, third)
-    _x67 = torch._foreach_mul(_x66, _x65)
-    _x68 = torch._foreach_mul(_x67, 3)
-    _x69 = torch._foreach_div(_x68, remembered_third)
-    _x70 = torch._foreach_add(_x64, _x69)
-    _x71 = torch._foreach_clamp_max(_x70, 4)
+    _x64 = unit**2
+    _x65 = torch._foreach_mul(third_mean, _x64)
+    _x66 = torch._foreach_div(_x65, remembered_third_mean)
+    _x67 = unit**1.5
+    _x68 = torch._foreach_mul(signal, third)
+    _x69 = torch._foreach_mul(_x68, _x67)
+    _x70 = torch._foreach_mul(_x69, 3)
+    _x71 = torch._foreach_div(_x70, remembered_third)
+    _x72 = torch._foreach_add(_x66, _x71)
+    _x73 = torch._foreach_clamp_max(_x72, 4)
     # 4 μ κ₃ + κ₄, relative
-    skew_variance = torch._foreach_clamp_min(_x71, -4)
-    _x73 = torch._foreach_mul(third, _x65)
-    _x74 = torch._foreach_div(_x73, remembered_third)
-    _x75 = torch._foreach_clamp_max(_x74, 1)
+    skew_variance = torch._foreach_clamp_min(_x73, -4)
+    _x75 = torch._foreach_mul(third, _x67)
+    _x76 = torch._foreach_div(_x75, remembered_third)
+    _x77 = torch._foreach_clamp_max(_x76, 1)
     # κ₃ over the cube of the root
-    skewness = torch._foreach_clamp_min(_x75, -1)
-    _x77 = torch._foreach_mul(average_debiased, noise_share)
-    _x78 = torch._foreach_mul(_x77, 2)
-    _x79 = torch._foreach_mul(skewness, root_mean_square)
-    _x80 = torch._foreach_add(_x78, _x79)
-    _x81 = torch._foreach_mul(_x80, overlap)
-    relative_cov_exp_avg_exp_avg_sq = torch._foreach_mul(_x81, warm)
-    _x83 = torch._foreach_mul(noise_share, 2)
-    _x84 = torch._foreach_neg(_x83)
-    _x85 = torch._foreach_add(_x84, 4)
-    _x86 = torch._foreach_mul(noise_share, _x85)
-    _x87 = torch._foreach_add(_x86, skew_variance)
-    _x88 = torch._foreach_clamp_min(_x87, 0)
-    _x89 = torch._foreach_mul(_x88, spread)
-    relative_var_exp_avg_sq = torch._foreach_mul(_x89, warm)
-    _x91 = debias_preconditioner**0.5
-    root_debiased = torch._foreach_div(root, _x91)
+    skewness = torch._foreach_clamp_min(_x77, -1)
+    _x79 = torch._foreach_mul(average_debiased, noise_share)
+    _x80 = torch._foreach_mul(_x79, 2)
+    _x81 = torch._foreach_mul(skewness, root_mean_square)
+    _x82 = torch._foreach_add(_x80, _x81)
+    _x83 = torch._foreach_mul(_x82, overlap)
+    relative_cov_exp_avg_exp_avg_sq = torch._foreach_mul(_x83, warm)
+    _x85 = torch._foreach_mul(noise_share, 2)
+    _x86 = torch._foreach_neg(_x85)
+    _x87 = torch._foreach_add(_x86, 4)
+    _x88 = torch._foreach_mul(noise_share, _x87)
+    _x89 = torch._foreach_add(_x88, skew_variance)
+    _x90 = torch._foreach_clamp_min(_x89, 0)
+    _x91 = torch._foreach_mul(_x90, spread)
+    relative_var_exp_avg_sq = torch._foreach_mul(_x91, warm)
+    _x93 = debias_preconditioner**0.5
+    root_debiased = torch._foreach_div(root, _x93)
     # what the plug-in update divides by
     denominator = torch._foreach_add(root_debiased, eps)
     # 1 where eps is negligible, 0 where it rules
     share = torch._foreach_div(root_debiased, denominator)
-    _x95 = torch._foreach_mul(relative_cov_exp_avg_exp_avg_sq, share)
-    _x96 = torch._foreach_mul(_x95, debias_numerator)
-    _x97 = torch._foreach_mul(_x96, 0.5)
+    _x97 = torch._foreach_mul(relative_cov_exp_avg_exp_avg_sq, share)
+    _x98 = torch._foreach_mul(_x97, debias_numerator)
+    _x99 = torch._foreach_mul(_x98, 0.5)
     # coupling joins the numerator
-    numerator = torch._foreach_add(average, _x97)
-    _x99 = torch._foreach_mul(share, 2)
-    _x100 = torch._foreach_add(_x99, 1)
-    _x101 = torch._foreach_mul(relative_var_exp_avg_sq, share)
-    _x102 = torch._foreach_mul(_x101, _x100)
+    numerator = torch._foreach_add(average, _x99)
+    _x101 = torch._foreach_mul(share, 2)
+    _x102 = torch._foreach_add(_x101, 1)
+    _x103 = torch._foreach_mul(relative_var_exp_avg_sq, share)
+    _x104 = torch._foreach_mul(_x103, _x102)
     # inversion divides: positive, subtraction-free
-    inversion = torch._foreach_mul(_x102, 0.125)
-    _x104 = torch._foreach_add(inversion, 1)
-    _x105 = torch._foreach_mul(denominator, _x104)
-    _x106 = lr / debias_numerator
-    _x107 = -_x106
-    torch._foreach_addcdiv_(param, numerator, _x105, value=_x107)
+    inversion = torch._foreach_mul(_x104, 0.125)
+    _x106 = torch._foreach_add(inversion, 1)
+    _x107 = torch._foreach_mul(denominator, _x106)
+    _x108 = lr / debias_numerator
+    _x109 = -_x108
+    torch._foreach_addcdiv_(param, numerator, _x107, value=_x109)
 
 
 def step_inversion(
@@ -408,24 +452,26 @@ def step_inversion(
     step_mean = gradient_now / root
     relative_unit = unit_of_c / root
     relative_c2 = c2 * relative_unit * relative_unit
-    relative_c3 = c3 * relative_unit * relative_unit * relative_unit
-    _x20 = microbatches - 1
-    _x23 = (relative_c2 / _x20).clamp_min(-1e18).clamp_max(1e18)
-    _x24 = beta1 * beta2
-    _x25 = 1 - _x24
+    relative_c3 = (
+        (c3 * relative_unit * relative_unit * relative_unit).clamp_min(-1e34).clamp_max(1e34)
+    )
+    _x22 = microbatches - 1
+    _x25 = (relative_c2 / _x22).clamp_min(-1e18).clamp_max(1e18)
+    _x26 = beta1 * beta2
+    _x27 = 1 - _x26
     noise.mul_(ratio * beta1 * beta2)
-    noise.add_(_x23, alpha=_x25)
-    _x32 = _x20 * max(1, microbatches - 2)
-    _x35 = (relative_c3 / _x32).clamp_min(-1e18).clamp_max(1e18)
-    _x37 = min(beta2**1.5, _x24)
-    _x38 = 1 - _x37
-    third.mul_(ratio * ratio.sqrt() * _x37)
-    third.add_(_x35, alpha=_x38)
-    _x47 = (relative_c3 * step_mean / _x32).clamp_min(-1e18).clamp_max(1e18)
-    _x49 = min(beta2**2, _x24)
-    _x50 = 1 - _x49
-    third_mean.mul_(ratio * ratio * _x49)
-    third_mean.add_(_x47, alpha=_x50)
+    noise.add_(_x25, alpha=_x27)
+    _x34 = _x22 * max(1, microbatches - 2)
+    _x37 = (relative_c3 / _x34).clamp_min(-1e18).clamp_max(1e18)
+    _x39 = min(beta2**1.5, _x26)
+    _x40 = 1 - _x39
+    third.mul_(ratio * ratio.sqrt() * _x39)
+    third.add_(_x37, alpha=_x40)
+    _x49 = (relative_c3 * step_mean / _x34).clamp_min(-1e18).clamp_max(1e18)
+    _x51 = min(beta2**2, _x26)
+    _x52 = 1 - _x51
+    third_mean.mul_(ratio * ratio * _x51)
+    third_mean.add_(_x49, alpha=_x52)
     root_mean_square = root / unit**0.5
     average_debiased = average / debias_numerator
     # q, at most everything is noise
@@ -499,88 +545,90 @@ def step_inversion_foreach(
     relative_c2 = torch._foreach_mul(_x15, relative_unit)
     _x17 = torch._foreach_mul(c3, relative_unit)
     _x18 = torch._foreach_mul(_x17, relative_unit)
-    relative_c3 = torch._foreach_mul(_x18, relative_unit)
-    _x20 = microbatches - 1
-    _x21 = torch._foreach_div(relative_c2, _x20)
-    _x22 = torch._foreach_clamp_min(_x21, -1e18)
-    _x23 = torch._foreach_clamp_max(_x22, 1e18)
-    _x24 = beta1 * beta2
-    _x25 = 1 - _x24
-    _x26 = torch._foreach_mul(ratio, beta1)
-    _x27 = torch._foreach_mul(_x26, beta2)
-    torch._foreach_mul_(noise, _x27)
-    torch._foreach_add_(noise, _x23, alpha=_x25)
-    _x30 = microbatches - 2
-    _x31 = max(1, _x30)
-    _x32 = _x20 * _x31
-    _x33 = torch._foreach_div(relative_c3, _x32)
-    _x34 = torch._foreach_clamp_min(_x33, -1e18)
-    _x35 = torch._foreach_clamp_max(_x34, 1e18)
-    _x36 = beta2**1.5
-    _x37 = min(_x36, _x24)
-    _x38 = 1 - _x37
-    _x39 = torch._foreach_sqrt(ratio)
-    _x40 = torch._foreach_mul(ratio, _x39)
-    _x41 = torch._foreach_mul(_x40, _x37)
-    torch._foreach_mul_(third, _x41)
-    torch._foreach_add_(third, _x35, alpha=_x38)
-    _x44 = torch._foreach_mul(relative_c3, step_mean)
-    _x45 = torch._foreach_div(_x44, _x32)
-    _x46 = torch._foreach_clamp_min(_x45, -1e18)
-    _x47 = torch._foreach_clamp_max(_x46, 1e18)
-    _x48 = beta2**2
-    _x49 = min(_x48, _x24)
-    _x50 = 1 - _x49
-    _x51 = torch._foreach_mul(ratio, ratio)
-    _x52 = torch._foreach_mul(_x51, _x49)
-    torch._foreach_mul_(third_mean, _x52)
-    torch._foreach_add_(third_mean, _x47, alpha=_x50)
-    _x55 = unit**0.5
-    root_mean_square = torch._foreach_div(root, _x55)
+    _x19 = torch._foreach_mul(_x18, relative_unit)
+    _x20 = torch._foreach_clamp_min(_x19, -1e34)
+    relative_c3 = torch._foreach_clamp_max(_x20, 1e34)
+    _x22 = microbatches - 1
+    _x23 = torch._foreach_div(relative_c2, _x22)
+    _x24 = torch._foreach_clamp_min(_x23, -1e18)
+    _x25 = torch._foreach_clamp_max(_x24, 1e18)
+    _x26 = beta1 * beta2
+    _x27 = 1 - _x26
+    _x28 = torch._foreach_mul(ratio, beta1)
+    _x29 = torch._foreach_mul(_x28, beta2)
+    torch._foreach_mul_(noise, _x29)
+    torch._foreach_add_(noise, _x25, alpha=_x27)
+    _x32 = microbatches - 2
+    _x33 = max(1, _x32)
+    _x34 = _x22 * _x33
+    _x35 = torch._foreach_div(relative_c3, _x34)
+    _x36 = torch._foreach_clamp_min(_x35, -1e18)
+    _x37 = torch._foreach_clamp_max(_x36, 1e18)
+    _x38 = beta2**1.5
+    _x39 = min(_x38, _x26)
+    _x40 = 1 - _x39
+    _x41 = torch._foreach_sqrt(ratio)
+    _x42 = torch._foreach_mul(ratio, _x41)
+    _x43 = torch._foreach_mul(_x42, _x39)
+    torch._foreach_mul_(third, _x43)
+    torch._foreach_add_(third, _x37, alpha=_x40)
+    _x46 = torch._foreach_mul(relative_c3, step_mean)
+    _x47 = torch._foreach_div(_x46, _x34)
+    _x48 = torch._foreach_clamp_min(_x47, -1e18)
+    _x49 = torch._foreach_clamp_max(_x48, 1e18)
+    _x50 = beta2**2
+    _x51 = min(_x50, _x26)
+    _x52 = 1 - _x51
+    _x53 = torch._foreach_mul(ratio, ratio)
+    _x54 = torch._foreach_mul(_x53, _x51)
+    torch._foreach_mul_(third_mean, _x54)
+    torch._foreach_add_(third_mean, _x49, alpha=_x52)
+    _x57 = unit**0.5
+    root_mean_square = torch._foreach_div(root, _x57)
     average_debiased = torch._foreach_div(average, debias_numerator)
-    _x58 = torch._foreach_mul(noise, unit)
-    _x59 = torch._foreach_div(_x58, remembered_noise)
+    _x60 = torch._foreach_mul(noise, unit)
+    _x61 = torch._foreach_div(_x60, remembered_noise)
     # q, at most everything is noise
-    noise_share = torch._foreach_clamp_max(_x59, 1)
+    noise_share = torch._foreach_clamp_max(_x61, 1)
     # mean gradient over its root mean square
     signal = torch._foreach_div(average_debiased, root_mean_square)
-    _x62 = unit**2
-    _x63 = torch._foreach_mul(third_mean, _x62)
-    _x64 = torch._foreach_div(_x63, remembered_third_mean)
-    _x65 = unit**1.5
-    _x66 = torch._foreach_mul(signal, third)
-    _x67 = torch._foreach_mul(_x66, _x65)
-    _x68 = torch._foreach_mul(_x67, 3)
-    _x69 = torch._foreach_div(_x68, remembered_third)
-    _x70 = torch._foreach_add(_x64, _x69)
-    _x71 = torch._foreach_clamp_max(_x70, 4)
+    _x64 = unit**2
+    _x65 = torch._foreach_mul(third_mean, _x64)
+    _x66 = torch._foreach_div(_x65, remembered_third_mean)
+    _x67 = unit**1.5
+    _x68 = torch._foreach_mul(signal, third)
+    _x69 = torch._foreach_mul(_x68, _x67)
+    _x70 = torch._foreach_mul(_x69, 3)
+    _x71 = torch._foreach_div(_x70, remembered_third)
+    _x72 = torch._foreach_add(_x66, _x71)
+    _x73 = torch._foreach_clamp_max(_x72, 4)
     # 4 μ κ₃ + κ₄, relative
-    skew_variance = torch._foreach_clamp_min(_x71, -4)
-    _x77 = torch._foreach_mul(noise_share, 2)
-    _x78 = torch._foreach_neg(_x77)
-    _x79 = torch._foreach_add(_x78, 4)
-    _x80 = torch._foreach_mul(noise_share, _x79)
-    _x81 = torch._foreach_add(_x80, skew_variance)
-    _x82 = torch._foreach_clamp_min(_x81, 0)
-    _x83 = torch._foreach_mul(_x82, spread)
-    relative_var_exp_avg_sq = torch._foreach_mul(_x83, warm)
-    _x85 = debias_preconditioner**0.5
-    root_debiased = torch._foreach_div(root, _x85)
+    skew_variance = torch._foreach_clamp_min(_x73, -4)
+    _x79 = torch._foreach_mul(noise_share, 2)
+    _x80 = torch._foreach_neg(_x79)
+    _x81 = torch._foreach_add(_x80, 4)
+    _x82 = torch._foreach_mul(noise_share, _x81)
+    _x83 = torch._foreach_add(_x82, skew_variance)
+    _x84 = torch._foreach_clamp_min(_x83, 0)
+    _x85 = torch._foreach_mul(_x84, spread)
+    relative_var_exp_avg_sq = torch._foreach_mul(_x85, warm)
+    _x87 = debias_preconditioner**0.5
+    root_debiased = torch._foreach_div(root, _x87)
     # what the plug-in update divides by
     denominator = torch._foreach_add(root_debiased, eps)
     # 1 where eps is negligible, 0 where it rules
     share = torch._foreach_div(root_debiased, denominator)
-    _x89 = torch._foreach_mul(share, 2)
-    _x90 = torch._foreach_add(_x89, 1)
-    _x91 = torch._foreach_mul(relative_var_exp_avg_sq, share)
-    _x92 = torch._foreach_mul(_x91, _x90)
+    _x91 = torch._foreach_mul(share, 2)
+    _x92 = torch._foreach_add(_x91, 1)
+    _x93 = torch._foreach_mul(relative_var_exp_avg_sq, share)
+    _x94 = torch._foreach_mul(_x93, _x92)
     # inversion divides: positive, subtraction-free
-    inversion = torch._foreach_mul(_x92, 0.125)
-    _x94 = torch._foreach_add(inversion, 1)
-    _x95 = torch._foreach_mul(denominator, _x94)
-    _x96 = lr / debias_numerator
-    _x97 = -_x96
-    torch._foreach_addcdiv_(param, average, _x95, value=_x97)
+    inversion = torch._foreach_mul(_x94, 0.125)
+    _x96 = torch._foreach_add(inversion, 1)
+    _x97 = torch._foreach_mul(denominator, _x96)
+    _x98 = lr / debias_numerator
+    _x99 = -_x98
+    torch._foreach_addcdiv_(param, average, _x97, value=_x99)
 
 
 def step_closed_form(
@@ -960,3 +1008,1319 @@ def meter_closed_form(
     inversion = relative_var_exp_avg_sq * share * (share * 2 + 1) * 0.125
     coupling = (numerator - average) / root
     return inversion, coupling
+
+
+def pack_plug_in(
+    *,
+    eps: float,
+    beta1: float,
+    beta2: float,
+    debias_numerator: float,
+    debias_preconditioner: float,
+    lr: float,
+    keep: float = 1.0,
+) -> tuple[float, ...]:
+    """The numbers of `one_pass_plug_in`, in its order."""
+    _x0 = 1 - beta1
+    _x2 = 1 - beta2
+    _x5 = debias_preconditioner**0.5
+    _x9 = lr / debias_numerator
+    _x10 = -_x9
+    return (
+        keep,
+        _x0,
+        beta2,
+        _x2,
+        1 / _x5,
+        eps,
+        _x10,
+    )
+
+
+def one_pass_plug_in(
+    param: Tensor, grad: Tensor, exp_avg: Tensor, exp_avg_sq: Tensor, scalars: Tensor
+) -> None:
+    """The step in one pass; flat tensors of one size. Made to be compiled."""
+    dtype = scalars.dtype
+    into_param = param
+    into_exp_avg = exp_avg
+    into_exp_avg_sq = exp_avg_sq
+    (
+        keep,
+        _x0,
+        beta2,
+        _x2,
+        inverse_x5,
+        eps,
+        _x10,
+    ) = scalars.unbind()
+    param = param.to(dtype)
+    grad = grad.to(dtype)
+    exp_avg = exp_avg.to(dtype)
+    exp_avg_sq = exp_avg_sq.to(dtype)
+    param = param * keep
+    exp_avg = exp_avg + (grad - exp_avg) * _x0
+    exp_avg_sq = exp_avg_sq * beta2
+    exp_avg_sq = exp_avg_sq + _x2 * grad * grad
+    _x6 = torch.sqrt(exp_avg_sq)
+    root_debiased = _x6 * inverse_x5
+    # what the plug-in update divides by
+    denominator = root_debiased + eps
+    param = param + _x10 * exp_avg / denominator
+    into_param.copy_(param)
+    into_exp_avg.copy_(exp_avg)
+    into_exp_avg_sq.copy_(exp_avg_sq)
+
+
+def pack_delta(
+    *,
+    eps: float,
+    beta1: float,
+    beta2: float,
+    debias_numerator: float,
+    debias_preconditioner: float,
+    unit: float,
+    remembered_noise: float,
+    remembered_third: float,
+    remembered_third_mean: float,
+    overlap: float,
+    spread: float,
+    warm: float,
+    microbatches: float,
+    lr: float,
+    keep: float = 1.0,
+    skew: float = 1.0,
+) -> tuple[float, ...]:
+    """The numbers of `one_pass_delta`, in its order."""
+    _x1 = 1 - beta1
+    _x3 = 1 - beta2
+    _x22 = microbatches - 1
+    _x26 = beta1 * beta2
+    _x27 = 1 - _x26
+    _x32 = microbatches - 2
+    _x33 = max(1, _x32)
+    _x34 = _x22 * _x33
+    _x38 = beta2**1.5
+    _x39 = min(_x38, _x26)
+    _x40 = 1 - _x39
+    _x50 = beta2**2
+    _x51 = min(_x50, _x26)
+    _x52 = 1 - _x51
+    _x57 = unit**0.5
+    _x64 = unit**2
+    _x67 = unit**1.5
+    _x93 = debias_preconditioner**0.5
+    _x108 = lr / debias_numerator
+    _x109 = -_x108
+    return (
+        keep,
+        skew,
+        _x1,
+        beta2,
+        _x3,
+        1 / _x22,
+        beta1,
+        _x27,
+        1 / _x34,
+        _x39,
+        _x40,
+        _x51,
+        _x52,
+        1 / _x57,
+        1 / debias_numerator,
+        unit,
+        1 / remembered_noise,
+        _x64,
+        1 / remembered_third_mean,
+        _x67,
+        1 / remembered_third,
+        overlap,
+        warm,
+        spread,
+        1 / _x93,
+        eps,
+        debias_numerator,
+        _x109,
+    )
+
+
+def one_pass_delta(
+    param: Tensor,
+    grad: Tensor,
+    exp_avg: Tensor,
+    exp_avg_sq: Tensor,
+    noise: Tensor,
+    third: Tensor,
+    third_mean: Tensor,
+    c2: Tensor,
+    c3: Tensor,
+    unit_of_c: Tensor,
+    scalars: Tensor,
+) -> None:
+    """The step in one pass; flat tensors of one size. Made to be compiled."""
+    dtype = scalars.dtype
+    into_param = param
+    into_exp_avg = exp_avg
+    into_exp_avg_sq = exp_avg_sq
+    into_noise = noise
+    into_third = third
+    into_third_mean = third_mean
+    (
+        keep,
+        skew,
+        _x1,
+        beta2,
+        _x3,
+        inverse_x22,
+        beta1,
+        _x27,
+        inverse_x34,
+        _x39,
+        _x40,
+        _x51,
+        _x52,
+        inverse_x57,
+        inverse_debias_numerator,
+        unit,
+        inverse_remembered_noise,
+        _x64,
+        inverse_remembered_third_mean,
+        _x67,
+        inverse_remembered_third,
+        overlap,
+        warm,
+        spread,
+        inverse_x93,
+        eps,
+        debias_numerator,
+        _x109,
+    ) = scalars.unbind()
+    param = param.to(dtype)
+    grad = grad.to(dtype)
+    exp_avg = exp_avg.to(dtype)
+    exp_avg_sq = exp_avg_sq.to(dtype)
+    noise = noise.to(dtype)
+    third = third.to(dtype)
+    third_mean = third_mean.to(dtype)
+    c2 = c2.to(dtype)
+    c3 = c3.to(dtype)
+    unit_of_c = unit_of_c.to(dtype)
+    param = param * keep
+    known = unit_of_c != 0
+    c2 = torch.where(known, c2, 0.0)
+    c3 = torch.where(known, c3 * skew, 0.0)
+    old = exp_avg_sq
+    exp_avg = exp_avg + (grad - exp_avg) * _x1
+    exp_avg_sq = exp_avg_sq * beta2
+    exp_avg_sq = exp_avg_sq + _x3 * grad * grad
+    second_now = exp_avg_sq
+    safe_second = torch.clamp_min(second_now, 1.1754943508222875e-38)
+    root = torch.sqrt(safe_second)
+    over_root = 1.0 / root
+    gradient_now = grad
+    average = exp_avg
+    _x11 = old / safe_second
+    ratio = torch.clamp_max(_x11, 1000000000.0)
+    step_mean = gradient_now * over_root
+    relative_unit = unit_of_c * over_root
+    _x15 = c2 * relative_unit
+    relative_c2 = _x15 * relative_unit
+    _x17 = c3 * relative_unit
+    _x18 = _x17 * relative_unit
+    _x19 = _x18 * relative_unit
+    _x20 = torch.clamp_min(_x19, (-1e34))
+    relative_c3 = torch.clamp_max(_x20, 1e34)
+    _x23 = relative_c2 * inverse_x22
+    _x24 = torch.clamp_min(_x23, (-1e18))
+    _x25 = torch.clamp_max(_x24, 1e18)
+    _x28 = ratio * beta1
+    _x29 = _x28 * beta2
+    noise = noise * _x29
+    noise = noise + _x25 * _x27
+    _x35 = relative_c3 * inverse_x34
+    _x36 = torch.clamp_min(_x35, (-1e18))
+    _x37 = torch.clamp_max(_x36, 1e18)
+    _x41 = torch.sqrt(ratio)
+    _x42 = ratio * _x41
+    _x43 = _x42 * _x39
+    third = third * _x43
+    third = third + _x37 * _x40
+    _x46 = relative_c3 * step_mean
+    _x47 = _x46 * inverse_x34
+    _x48 = torch.clamp_min(_x47, (-1e18))
+    _x49 = torch.clamp_max(_x48, 1e18)
+    _x53 = ratio * ratio
+    _x54 = _x53 * _x51
+    third_mean = third_mean * _x54
+    third_mean = third_mean + _x49 * _x52
+    root_mean_square = root * inverse_x57
+    average_debiased = average * inverse_debias_numerator
+    _x60 = noise * unit
+    _x61 = _x60 * inverse_remembered_noise
+    # q, at most everything is noise
+    noise_share = torch.clamp_max(_x61, 1)
+    # mean gradient over its root mean square
+    signal = average_debiased / root_mean_square
+    _x65 = third_mean * _x64
+    _x66 = _x65 * inverse_remembered_third_mean
+    _x68 = signal * third
+    _x69 = _x68 * _x67
+    _x70 = _x69 * 3
+    _x71 = _x70 * inverse_remembered_third
+    _x72 = _x66 + _x71
+    _x73 = torch.clamp_max(_x72, 4)
+    # 4 μ κ₃ + κ₄, relative
+    skew_variance = torch.clamp_min(_x73, (-4))
+    _x75 = third * _x67
+    _x76 = _x75 * inverse_remembered_third
+    _x77 = torch.clamp_max(_x76, 1)
+    # κ₃ over the cube of the root
+    skewness = torch.clamp_min(_x77, (-1))
+    _x79 = average_debiased * noise_share
+    _x80 = _x79 * 2
+    _x81 = skewness * root_mean_square
+    _x82 = _x80 + _x81
+    _x83 = _x82 * overlap
+    relative_cov_exp_avg_exp_avg_sq = _x83 * warm
+    _x85 = noise_share * 2
+    _x86 = torch.neg(_x85)
+    _x87 = _x86 + 4
+    _x88 = noise_share * _x87
+    _x89 = _x88 + skew_variance
+    _x90 = torch.clamp_min(_x89, 0)
+    _x91 = _x90 * spread
+    relative_var_exp_avg_sq = _x91 * warm
+    root_debiased = root * inverse_x93
+    # what the plug-in update divides by
+    denominator = root_debiased + eps
+    # 1 where eps is negligible, 0 where it rules
+    share = root_debiased / denominator
+    _x97 = relative_cov_exp_avg_exp_avg_sq * share
+    _x98 = _x97 * debias_numerator
+    _x99 = _x98 * 0.5
+    # coupling joins the numerator
+    numerator = average + _x99
+    _x101 = share * 2
+    _x102 = _x101 + 1
+    _x103 = relative_var_exp_avg_sq * share
+    _x104 = _x103 * _x102
+    # inversion divides: positive, subtraction-free
+    inversion = _x104 * 0.125
+    _x106 = inversion + 1
+    _x107 = denominator * _x106
+    param = param + _x109 * numerator / _x107
+    into_param.copy_(param)
+    into_exp_avg.copy_(exp_avg)
+    into_exp_avg_sq.copy_(exp_avg_sq)
+    into_noise.copy_(noise)
+    into_third.copy_(third)
+    into_third_mean.copy_(third_mean)
+
+
+def pack_inversion(
+    *,
+    eps: float,
+    beta1: float,
+    beta2: float,
+    debias_numerator: float,
+    debias_preconditioner: float,
+    unit: float,
+    remembered_noise: float,
+    remembered_third: float,
+    remembered_third_mean: float,
+    spread: float,
+    warm: float,
+    microbatches: float,
+    lr: float,
+    keep: float = 1.0,
+    skew: float = 1.0,
+) -> tuple[float, ...]:
+    """The numbers of `one_pass_inversion`, in its order."""
+    _x1 = 1 - beta1
+    _x3 = 1 - beta2
+    _x22 = microbatches - 1
+    _x26 = beta1 * beta2
+    _x27 = 1 - _x26
+    _x32 = microbatches - 2
+    _x33 = max(1, _x32)
+    _x34 = _x22 * _x33
+    _x38 = beta2**1.5
+    _x39 = min(_x38, _x26)
+    _x40 = 1 - _x39
+    _x50 = beta2**2
+    _x51 = min(_x50, _x26)
+    _x52 = 1 - _x51
+    _x57 = unit**0.5
+    _x64 = unit**2
+    _x67 = unit**1.5
+    _x87 = debias_preconditioner**0.5
+    _x98 = lr / debias_numerator
+    _x99 = -_x98
+    return (
+        keep,
+        skew,
+        _x1,
+        beta2,
+        _x3,
+        1 / _x22,
+        beta1,
+        _x27,
+        1 / _x34,
+        _x39,
+        _x40,
+        _x51,
+        _x52,
+        1 / _x57,
+        1 / debias_numerator,
+        unit,
+        1 / remembered_noise,
+        _x64,
+        1 / remembered_third_mean,
+        _x67,
+        1 / remembered_third,
+        spread,
+        warm,
+        1 / _x87,
+        eps,
+        _x99,
+    )
+
+
+def one_pass_inversion(
+    param: Tensor,
+    grad: Tensor,
+    exp_avg: Tensor,
+    exp_avg_sq: Tensor,
+    noise: Tensor,
+    third: Tensor,
+    third_mean: Tensor,
+    c2: Tensor,
+    c3: Tensor,
+    unit_of_c: Tensor,
+    scalars: Tensor,
+) -> None:
+    """The step in one pass; flat tensors of one size. Made to be compiled."""
+    dtype = scalars.dtype
+    into_param = param
+    into_exp_avg = exp_avg
+    into_exp_avg_sq = exp_avg_sq
+    into_noise = noise
+    into_third = third
+    into_third_mean = third_mean
+    (
+        keep,
+        skew,
+        _x1,
+        beta2,
+        _x3,
+        inverse_x22,
+        beta1,
+        _x27,
+        inverse_x34,
+        _x39,
+        _x40,
+        _x51,
+        _x52,
+        inverse_x57,
+        inverse_debias_numerator,
+        unit,
+        inverse_remembered_noise,
+        _x64,
+        inverse_remembered_third_mean,
+        _x67,
+        inverse_remembered_third,
+        spread,
+        warm,
+        inverse_x87,
+        eps,
+        _x99,
+    ) = scalars.unbind()
+    param = param.to(dtype)
+    grad = grad.to(dtype)
+    exp_avg = exp_avg.to(dtype)
+    exp_avg_sq = exp_avg_sq.to(dtype)
+    noise = noise.to(dtype)
+    third = third.to(dtype)
+    third_mean = third_mean.to(dtype)
+    c2 = c2.to(dtype)
+    c3 = c3.to(dtype)
+    unit_of_c = unit_of_c.to(dtype)
+    param = param * keep
+    known = unit_of_c != 0
+    c2 = torch.where(known, c2, 0.0)
+    c3 = torch.where(known, c3 * skew, 0.0)
+    old = exp_avg_sq
+    exp_avg = exp_avg + (grad - exp_avg) * _x1
+    exp_avg_sq = exp_avg_sq * beta2
+    exp_avg_sq = exp_avg_sq + _x3 * grad * grad
+    second_now = exp_avg_sq
+    safe_second = torch.clamp_min(second_now, 1.1754943508222875e-38)
+    root = torch.sqrt(safe_second)
+    over_root = 1.0 / root
+    gradient_now = grad
+    average = exp_avg
+    _x11 = old / safe_second
+    ratio = torch.clamp_max(_x11, 1000000000.0)
+    step_mean = gradient_now * over_root
+    relative_unit = unit_of_c * over_root
+    _x15 = c2 * relative_unit
+    relative_c2 = _x15 * relative_unit
+    _x17 = c3 * relative_unit
+    _x18 = _x17 * relative_unit
+    _x19 = _x18 * relative_unit
+    _x20 = torch.clamp_min(_x19, (-1e34))
+    relative_c3 = torch.clamp_max(_x20, 1e34)
+    _x23 = relative_c2 * inverse_x22
+    _x24 = torch.clamp_min(_x23, (-1e18))
+    _x25 = torch.clamp_max(_x24, 1e18)
+    _x28 = ratio * beta1
+    _x29 = _x28 * beta2
+    noise = noise * _x29
+    noise = noise + _x25 * _x27
+    _x35 = relative_c3 * inverse_x34
+    _x36 = torch.clamp_min(_x35, (-1e18))
+    _x37 = torch.clamp_max(_x36, 1e18)
+    _x41 = torch.sqrt(ratio)
+    _x42 = ratio * _x41
+    _x43 = _x42 * _x39
+    third = third * _x43
+    third = third + _x37 * _x40
+    _x46 = relative_c3 * step_mean
+    _x47 = _x46 * inverse_x34
+    _x48 = torch.clamp_min(_x47, (-1e18))
+    _x49 = torch.clamp_max(_x48, 1e18)
+    _x53 = ratio * ratio
+    _x54 = _x53 * _x51
+    third_mean = third_mean * _x54
+    third_mean = third_mean + _x49 * _x52
+    root_mean_square = root * inverse_x57
+    average_debiased = average * inverse_debias_numerator
+    _x60 = noise * unit
+    _x61 = _x60 * inverse_remembered_noise
+    # q, at most everything is noise
+    noise_share = torch.clamp_max(_x61, 1)
+    # mean gradient over its root mean square
+    signal = average_debiased / root_mean_square
+    _x65 = third_mean * _x64
+    _x66 = _x65 * inverse_remembered_third_mean
+    _x68 = signal * third
+    _x69 = _x68 * _x67
+    _x70 = _x69 * 3
+    _x71 = _x70 * inverse_remembered_third
+    _x72 = _x66 + _x71
+    _x73 = torch.clamp_max(_x72, 4)
+    # 4 μ κ₃ + κ₄, relative
+    skew_variance = torch.clamp_min(_x73, (-4))
+    _x79 = noise_share * 2
+    _x80 = torch.neg(_x79)
+    _x81 = _x80 + 4
+    _x82 = noise_share * _x81
+    _x83 = _x82 + skew_variance
+    _x84 = torch.clamp_min(_x83, 0)
+    _x85 = _x84 * spread
+    relative_var_exp_avg_sq = _x85 * warm
+    root_debiased = root * inverse_x87
+    # what the plug-in update divides by
+    denominator = root_debiased + eps
+    # 1 where eps is negligible, 0 where it rules
+    share = root_debiased / denominator
+    _x91 = share * 2
+    _x92 = _x91 + 1
+    _x93 = relative_var_exp_avg_sq * share
+    _x94 = _x93 * _x92
+    # inversion divides: positive, subtraction-free
+    inversion = _x94 * 0.125
+    _x96 = inversion + 1
+    _x97 = denominator * _x96
+    param = param + _x99 * average / _x97
+    into_param.copy_(param)
+    into_exp_avg.copy_(exp_avg)
+    into_exp_avg_sq.copy_(exp_avg_sq)
+    into_noise.copy_(noise)
+    into_third.copy_(third)
+    into_third_mean.copy_(third_mean)
+
+
+def pack_closed_form(
+    *,
+    eps: float,
+    beta1: float,
+    beta2: float,
+    debias_numerator: float,
+    debias_preconditioner: float,
+    unit: float,
+    remembered_noise: float,
+    overlap: float,
+    spread: float,
+    warm: float,
+    microbatches: float,
+    lr: float,
+    keep: float = 1.0,
+) -> tuple[float, ...]:
+    """The numbers of `one_pass_closed_form`, in its order."""
+    _x1 = 1 - beta1
+    _x3 = 1 - beta2
+    _x17 = microbatches - 1
+    _x21 = beta1 * beta2
+    _x22 = 1 - _x21
+    _x41 = debias_preconditioner**0.5
+    _x56 = lr / debias_numerator
+    _x57 = -_x56
+    return (
+        keep,
+        _x1,
+        beta2,
+        _x3,
+        1 / _x17,
+        beta1,
+        _x22,
+        1 / debias_numerator,
+        unit,
+        1 / remembered_noise,
+        overlap,
+        warm,
+        spread,
+        1 / _x41,
+        eps,
+        debias_numerator,
+        _x57,
+    )
+
+
+def one_pass_closed_form(
+    param: Tensor,
+    grad: Tensor,
+    exp_avg: Tensor,
+    exp_avg_sq: Tensor,
+    noise: Tensor,
+    c2: Tensor,
+    unit_of_c: Tensor,
+    scalars: Tensor,
+) -> None:
+    """The step in one pass; flat tensors of one size. Made to be compiled."""
+    dtype = scalars.dtype
+    into_param = param
+    into_exp_avg = exp_avg
+    into_exp_avg_sq = exp_avg_sq
+    into_noise = noise
+    (
+        keep,
+        _x1,
+        beta2,
+        _x3,
+        inverse_x17,
+        beta1,
+        _x22,
+        inverse_debias_numerator,
+        unit,
+        inverse_remembered_noise,
+        overlap,
+        warm,
+        spread,
+        inverse_x41,
+        eps,
+        debias_numerator,
+        _x57,
+    ) = scalars.unbind()
+    param = param.to(dtype)
+    grad = grad.to(dtype)
+    exp_avg = exp_avg.to(dtype)
+    exp_avg_sq = exp_avg_sq.to(dtype)
+    noise = noise.to(dtype)
+    c2 = c2.to(dtype)
+    unit_of_c = unit_of_c.to(dtype)
+    param = param * keep
+    known = unit_of_c != 0
+    c2 = torch.where(known, c2, 0.0)
+    old = exp_avg_sq
+    exp_avg = exp_avg + (grad - exp_avg) * _x1
+    exp_avg_sq = exp_avg_sq * beta2
+    exp_avg_sq = exp_avg_sq + _x3 * grad * grad
+    second_now = exp_avg_sq
+    safe_second = torch.clamp_min(second_now, 1.1754943508222875e-38)
+    root = torch.sqrt(safe_second)
+    average = exp_avg
+    _x11 = old / safe_second
+    ratio = torch.clamp_max(_x11, 1000000000.0)
+    relative_unit = unit_of_c / root
+    _x15 = c2 * relative_unit
+    relative_c2 = _x15 * relative_unit
+    _x18 = relative_c2 * inverse_x17
+    _x19 = torch.clamp_min(_x18, (-1e18))
+    _x20 = torch.clamp_max(_x19, 1e18)
+    _x23 = ratio * beta1
+    _x24 = _x23 * beta2
+    noise = noise * _x24
+    noise = noise + _x20 * _x22
+    average_debiased = average * inverse_debias_numerator
+    _x28 = noise * unit
+    _x29 = _x28 * inverse_remembered_noise
+    # q, at most everything is noise
+    noise_share = torch.clamp_max(_x29, 1)
+    _x31 = average_debiased * noise_share
+    _x32 = _x31 * overlap
+    _x33 = _x32 * warm
+    relative_cov_exp_avg_exp_avg_sq = _x33 * 2
+    _x35 = noise_share * 2
+    _x36 = torch.neg(_x35)
+    _x37 = _x36 + 4
+    _x38 = noise_share * _x37
+    _x39 = _x38 * spread
+    relative_var_exp_avg_sq = _x39 * warm
+    root_debiased = root * inverse_x41
+    # what the plug-in update divides by
+    denominator = root_debiased + eps
+    # 1 where eps is negligible, 0 where it rules
+    share = root_debiased / denominator
+    _x45 = relative_cov_exp_avg_exp_avg_sq * share
+    _x46 = _x45 * debias_numerator
+    _x47 = _x46 * 0.5
+    # coupling joins the numerator
+    numerator = average + _x47
+    _x49 = share * 2
+    _x50 = _x49 + 1
+    _x51 = relative_var_exp_avg_sq * share
+    _x52 = _x51 * _x50
+    # inversion divides: positive, subtraction-free
+    inversion = _x52 * 0.125
+    _x54 = inversion + 1
+    _x55 = denominator * _x54
+    param = param + _x57 * numerator / _x55
+    into_param.copy_(param)
+    into_exp_avg.copy_(exp_avg)
+    into_exp_avg_sq.copy_(exp_avg_sq)
+    into_noise.copy_(noise)
+
+
+def scalars_delta_spaced(
+    t: float, beta1: float, beta2: float, every: float, observed: float
+) -> dict[str, float]:
+    _x0 = beta1**t
+    debias_numerator = 1 - _x0
+    _x2 = beta2**t
+    debias_preconditioner = 1 - _x2
+    unit = debias_preconditioner
+    _x6 = _x2 - 1
+    _x7 = beta1 * beta2
+    _x10 = beta2 - 1
+    overlap = (beta1 - 1) * _x10 * (_x7**t - 1) / ((_x0 - 1) * _x6 * (_x7 - 1))
+    spread = (_x2 + 1) * _x10 / ((beta2 + 1) * _x6)
+    warm = (1 - beta2 ** (t - 1)) ** 8 / debias_preconditioner**8
+    push = overlap * warm
+    swell = spread * warm
+    _x31 = every * observed
+    weight_noise = (1 - _x7**every) / (1 - _x7**_x31)
+    _x38 = min(beta2**1.5, _x7)
+    weight_third = (1 - _x38**every) / (1 - _x38**_x31)
+    _x45 = min(beta2**2, _x7)
+    weight_third_mean = (1 - _x45**every) / (1 - _x45**_x31)
+    return {
+        "debias_numerator": debias_numerator,
+        "debias_preconditioner": debias_preconditioner,
+        "unit": unit,
+        "overlap": overlap,
+        "spread": spread,
+        "warm": warm,
+        "push": push,
+        "swell": swell,
+        "weight_noise": weight_noise,
+        "weight_third": weight_third,
+        "weight_third_mean": weight_third_mean,
+    }
+
+
+def scalars_delta_held(t: float, beta1: float, beta2: float) -> dict[str, float]:
+    _x0 = beta1**t
+    debias_numerator = 1 - _x0
+    _x2 = beta2**t
+    debias_preconditioner = 1 - _x2
+    unit = debias_preconditioner
+    _x6 = _x2 - 1
+    _x7 = beta1 * beta2
+    _x10 = beta2 - 1
+    overlap = (beta1 - 1) * _x10 * (_x7**t - 1) / ((_x0 - 1) * _x6 * (_x7 - 1))
+    spread = (_x2 + 1) * _x10 / ((beta2 + 1) * _x6)
+    warm = (1 - beta2 ** (t - 1)) ** 8 / debias_preconditioner**8
+    push = overlap * warm
+    swell = spread * warm
+    return {
+        "debias_numerator": debias_numerator,
+        "debias_preconditioner": debias_preconditioner,
+        "unit": unit,
+        "overlap": overlap,
+        "spread": spread,
+        "warm": warm,
+        "push": push,
+        "swell": swell,
+    }
+
+
+def scalars_closed_form_spaced(
+    t: float, beta1: float, beta2: float, every: float, observed: float
+) -> dict[str, float]:
+    _x0 = beta1**t
+    debias_numerator = 1 - _x0
+    _x2 = beta2**t
+    debias_preconditioner = 1 - _x2
+    unit = debias_preconditioner
+    _x6 = _x2 - 1
+    _x7 = beta1 * beta2
+    _x10 = beta2 - 1
+    overlap = (beta1 - 1) * _x10 * (_x7**t - 1) / ((_x0 - 1) * _x6 * (_x7 - 1))
+    spread = (_x2 + 1) * _x10 / ((beta2 + 1) * _x6)
+    warm = (1 - beta2 ** (t - 1)) ** 8 / debias_preconditioner**8
+    push = overlap * warm
+    swell = spread * warm
+    relative_spread = spread / overlap
+    weight_noise = (1 - _x7**every) / (1 - _x7 ** (every * observed))
+    return {
+        "debias_numerator": debias_numerator,
+        "debias_preconditioner": debias_preconditioner,
+        "unit": unit,
+        "overlap": overlap,
+        "spread": spread,
+        "warm": warm,
+        "push": push,
+        "swell": swell,
+        "relative_spread": relative_spread,
+        "weight_noise": weight_noise,
+    }
+
+
+def scalars_closed_form_held(t: float, beta1: float, beta2: float) -> dict[str, float]:
+    _x0 = beta1**t
+    debias_numerator = 1 - _x0
+    _x2 = beta2**t
+    debias_preconditioner = 1 - _x2
+    unit = debias_preconditioner
+    _x6 = _x2 - 1
+    _x7 = beta1 * beta2
+    _x10 = beta2 - 1
+    overlap = (beta1 - 1) * _x10 * (_x7**t - 1) / ((_x0 - 1) * _x6 * (_x7 - 1))
+    spread = (_x2 + 1) * _x10 / ((beta2 + 1) * _x6)
+    warm = (1 - beta2 ** (t - 1)) ** 8 / debias_preconditioner**8
+    push = overlap * warm
+    swell = spread * warm
+    relative_spread = spread / overlap
+    return {
+        "debias_numerator": debias_numerator,
+        "debias_preconditioner": debias_preconditioner,
+        "unit": unit,
+        "overlap": overlap,
+        "spread": spread,
+        "warm": warm,
+        "push": push,
+        "swell": swell,
+        "relative_spread": relative_spread,
+    }
+
+
+def pack_delta_spaced(
+    *,
+    eps: float,
+    beta1: float,
+    beta2: float,
+    debias_numerator: float,
+    debias_preconditioner: float,
+    unit: float,
+    push: float,
+    swell: float,
+    weight_noise: float,
+    weight_third: float,
+    weight_third_mean: float,
+    microbatches: float,
+    lr: float,
+    keep: float = 1.0,
+    skew: float = 1.0,
+) -> tuple[float, ...]:
+    """The numbers of `one_pass_delta_spaced`, in its order."""
+    _x0 = 1 - beta1
+    _x2 = 1 - beta2
+    _x19 = microbatches - 1
+    _x23 = unit**1.5
+    _x24 = microbatches - 2
+    _x25 = max(1, _x24)
+    _x27 = _x19 * _x25
+    _x30 = unit**2
+    _x35 = unit**0.5
+    _x57 = debias_preconditioner**0.5
+    _x72 = debias_numerator * push
+    push_root = _x72 / _x57
+    _x80 = lr / debias_numerator
+    _x81 = -_x80
+    return (
+        keep,
+        skew,
+        _x0,
+        beta2,
+        _x2,
+        unit,
+        1 / _x19,
+        weight_noise,
+        _x23,
+        1 / _x27,
+        weight_third,
+        _x30,
+        weight_third_mean,
+        1 / _x35,
+        1 / debias_numerator,
+        1 / _x57,
+        eps,
+        push_root,
+        swell,
+        _x81,
+    )
+
+
+def one_pass_delta_spaced(
+    param: Tensor,
+    grad: Tensor,
+    exp_avg: Tensor,
+    exp_avg_sq: Tensor,
+    noise_share_kept: Tensor,
+    third_share_kept: Tensor,
+    third_mean_share_kept: Tensor,
+    coupling_kept: Tensor,
+    inversion_kept: Tensor,
+    c2: Tensor,
+    c3: Tensor,
+    unit_of_c: Tensor,
+    scalars: Tensor,
+) -> None:
+    """The step in one pass; flat tensors of one size. Made to be compiled."""
+    dtype = scalars.dtype
+    into_param = param
+    into_exp_avg = exp_avg
+    into_exp_avg_sq = exp_avg_sq
+    into_noise_share_kept = noise_share_kept
+    into_third_share_kept = third_share_kept
+    into_third_mean_share_kept = third_mean_share_kept
+    into_coupling_kept = coupling_kept
+    into_inversion_kept = inversion_kept
+    (
+        keep,
+        skew,
+        _x0,
+        beta2,
+        _x2,
+        unit,
+        inverse_x19,
+        weight_noise,
+        _x23,
+        inverse_x27,
+        weight_third,
+        _x30,
+        weight_third_mean,
+        inverse_x35,
+        inverse_debias_numerator,
+        inverse_x57,
+        eps,
+        push_root,
+        swell,
+        _x81,
+    ) = scalars.unbind()
+    param = param.to(dtype)
+    grad = grad.to(dtype)
+    exp_avg = exp_avg.to(dtype)
+    exp_avg_sq = exp_avg_sq.to(dtype)
+    noise_share_kept = _decoded(noise_share_kept, 4.0, dtype)
+    third_share_kept = _decoded(third_share_kept, 2.0, dtype)
+    third_mean_share_kept = _decoded(third_mean_share_kept, 8.0, dtype)
+    coupling_kept = _decoded(coupling_kept, 4.0, dtype)
+    inversion_kept = _decoded(inversion_kept, 2.5, dtype)
+    c2 = c2.to(dtype)
+    c3 = c3.to(dtype)
+    unit_of_c = unit_of_c.to(dtype)
+    param = param * keep
+    known = unit_of_c != 0
+    c2 = torch.where(known, c2, 0.0)
+    c3 = torch.where(known, c3 * skew, 0.0)
+    exp_avg = exp_avg + (grad - exp_avg) * _x0
+    exp_avg_sq = exp_avg_sq * beta2
+    exp_avg_sq = exp_avg_sq + _x2 * grad * grad
+    safe_second = torch.clamp_min(exp_avg_sq, 1.1754943508222875e-38)
+    root = torch.sqrt(safe_second)
+    over_root = 1.0 / root
+    average = exp_avg
+    step_mean = grad * over_root
+    relative_unit = unit_of_c * over_root
+    _x10 = c2 * relative_unit
+    _x11 = _x10 * relative_unit
+    _x12 = torch.clamp_min(_x11, (-1e18))
+    relative_c2 = torch.clamp_max(_x12, 1e18)
+    _x14 = c3 * relative_unit
+    _x15 = _x14 * relative_unit
+    _x16 = _x15 * relative_unit
+    _x17 = torch.clamp_min(_x16, (-1e18))
+    relative_c3 = torch.clamp_max(_x17, 1e18)
+    _x20 = relative_c2 * unit
+    _x21 = _x20 * inverse_x19
+    noise_share_kept = noise_share_kept + (_x21 - noise_share_kept) * weight_noise
+    _x26 = relative_c3 * _x23
+    _x28 = _x26 * inverse_x27
+    third_share_kept = third_share_kept + (_x28 - third_share_kept) * weight_third
+    _x31 = relative_c3 * step_mean
+    _x32 = _x31 * _x30
+    _x33 = _x32 * inverse_x27
+    third_mean_share_kept = (
+        third_mean_share_kept + (_x33 - third_mean_share_kept) * weight_third_mean
+    )
+    root_mean_square = root * inverse_x35
+    over_root_mean_square = 1.0 / root_mean_square
+    average_debiased = average * inverse_debias_numerator
+    # q, at most everything is noise
+    noise_share = torch.clamp_max(noise_share_kept, 1)
+    # mean gradient over its root mean square
+    signal = average_debiased * over_root_mean_square
+    _x40 = signal * third_share_kept
+    _x41 = _x40 * 3
+    _x42 = _x41 + third_mean_share_kept
+    _x43 = torch.clamp_max(_x42, 4)
+    # 4 μ κ₃ + κ₄, relative
+    skew_variance = torch.clamp_min(_x43, (-4))
+    _x45 = torch.clamp_max(third_share_kept, 1)
+    # κ₃ over the cube of the root
+    skewness = torch.clamp_min(_x45, (-1))
+    _x47 = average_debiased * noise_share
+    _x48 = _x47 * 2
+    _x49 = skewness * root_mean_square
+    relative_cov_exp_avg_exp_avg_sq = _x48 + _x49
+    _x51 = noise_share * 2
+    _x52 = torch.neg(_x51)
+    _x53 = _x52 + 4
+    _x54 = noise_share * _x53
+    _x55 = _x54 + skew_variance
+    relative_var_exp_avg_sq = torch.clamp_min(_x55, 0)
+    root_debiased = root * inverse_x57
+    # what the plug-in update divides by
+    denominator = root_debiased + eps
+    # 1 where eps is negligible, 0 where it rules
+    share = root_debiased / denominator
+    _x61 = share * 2
+    _x62 = _x61 + 1
+    _x63 = relative_var_exp_avg_sq * share
+    _x64 = _x63 * _x62
+    # inversion divides: positive, subtraction-free
+    inversion = _x64 * 0.125
+    _x66 = relative_cov_exp_avg_exp_avg_sq * share
+    _x67 = _x66 * 0.5
+    coupling_kept_now = _x67 * over_root_mean_square
+    coupling_kept = coupling_kept_now
+    inversion_kept_now = inversion
+    inversion_kept = inversion_kept_now
+    _x74 = root * coupling_kept_now
+    _x75 = _x74 * push_root
+    # coupling joins the numerator
+    numerator = average + _x75
+    _x77 = inversion_kept_now * swell
+    _x78 = _x77 + 1
+    divisor = denominator * _x78
+    param = param + _x81 * numerator / divisor
+    into_param.copy_(param)
+    into_exp_avg.copy_(exp_avg)
+    into_exp_avg_sq.copy_(exp_avg_sq)
+    into_noise_share_kept.copy_(_encoded(noise_share_kept, 4.0, into_noise_share_kept))
+    into_third_share_kept.copy_(_encoded(third_share_kept, 2.0, into_third_share_kept))
+    into_third_mean_share_kept.copy_(
+        _encoded(third_mean_share_kept, 8.0, into_third_mean_share_kept)
+    )
+    into_coupling_kept.copy_(_encoded(coupling_kept, 4.0, into_coupling_kept))
+    into_inversion_kept.copy_(_encoded(inversion_kept, 2.5, into_inversion_kept))
+
+
+def pack_delta_held(
+    *,
+    eps: float,
+    beta1: float,
+    beta2: float,
+    debias_numerator: float,
+    debias_preconditioner: float,
+    push: float,
+    swell: float,
+    lr: float,
+    keep: float = 1.0,
+) -> tuple[float, ...]:
+    """The numbers of `one_pass_delta_held`, in its order."""
+    _x0 = 1 - beta1
+    _x2 = 1 - beta2
+    _x7 = debias_preconditioner**0.5
+    _x10 = debias_numerator * push
+    push_root = _x10 / _x7
+    _x18 = lr / debias_numerator
+    _x19 = -_x18
+    return (
+        keep,
+        _x0,
+        beta2,
+        _x2,
+        1 / _x7,
+        eps,
+        push_root,
+        swell,
+        _x19,
+    )
+
+
+def one_pass_delta_held(
+    param: Tensor,
+    grad: Tensor,
+    exp_avg: Tensor,
+    exp_avg_sq: Tensor,
+    coupling_kept: Tensor,
+    inversion_kept: Tensor,
+    scalars: Tensor,
+) -> None:
+    """The step in one pass; flat tensors of one size. Made to be compiled."""
+    dtype = scalars.dtype
+    into_param = param
+    into_exp_avg = exp_avg
+    into_exp_avg_sq = exp_avg_sq
+    (
+        keep,
+        _x0,
+        beta2,
+        _x2,
+        inverse_x7,
+        eps,
+        push_root,
+        swell,
+        _x19,
+    ) = scalars.unbind()
+    param = param.to(dtype)
+    grad = grad.to(dtype)
+    exp_avg = exp_avg.to(dtype)
+    exp_avg_sq = exp_avg_sq.to(dtype)
+    coupling_kept = _decoded(coupling_kept, 4.0, dtype)
+    inversion_kept = _decoded(inversion_kept, 2.5, dtype)
+    param = param * keep
+    exp_avg = exp_avg + (grad - exp_avg) * _x0
+    exp_avg_sq = exp_avg_sq * beta2
+    exp_avg_sq = exp_avg_sq + _x2 * grad * grad
+    root = torch.sqrt(exp_avg_sq)
+    average = exp_avg
+    root_debiased = root * inverse_x7
+    # what the plug-in update divides by
+    denominator = root_debiased + eps
+    _x12 = root * coupling_kept
+    _x13 = _x12 * push_root
+    # coupling joins the numerator
+    numerator = average + _x13
+    _x15 = inversion_kept * swell
+    _x16 = _x15 + 1
+    divisor = denominator * _x16
+    param = param + _x19 * numerator / divisor
+    into_param.copy_(param)
+    into_exp_avg.copy_(exp_avg)
+    into_exp_avg_sq.copy_(exp_avg_sq)
+
+
+def pack_closed_form_spaced(
+    *,
+    eps: float,
+    beta1: float,
+    beta2: float,
+    debias_numerator: float,
+    debias_preconditioner: float,
+    unit: float,
+    push: float,
+    swell: float,
+    relative_spread: float,
+    weight_noise: float,
+    microbatches: float,
+    lr: float,
+    keep: float = 1.0,
+) -> tuple[float, ...]:
+    """The numbers of `one_pass_closed_form_spaced`, in its order."""
+    _x0 = 1 - beta1
+    _x2 = 1 - beta2
+    _x14 = microbatches - 1
+    _x26 = debias_preconditioner**0.5
+    _x46 = lr / debias_numerator
+    _x47 = -_x46
+    return (
+        keep,
+        _x0,
+        beta2,
+        _x2,
+        unit,
+        1 / _x14,
+        weight_noise,
+        1 / _x26,
+        eps,
+        swell,
+        relative_spread,
+        push,
+        _x47,
+    )
+
+
+def one_pass_closed_form_spaced(
+    param: Tensor,
+    grad: Tensor,
+    exp_avg: Tensor,
+    exp_avg_sq: Tensor,
+    noise_share_kept: Tensor,
+    factor_kept: Tensor,
+    c2: Tensor,
+    unit_of_c: Tensor,
+    scalars: Tensor,
+) -> None:
+    """The step in one pass; flat tensors of one size. Made to be compiled."""
+    dtype = scalars.dtype
+    into_param = param
+    into_exp_avg = exp_avg
+    into_exp_avg_sq = exp_avg_sq
+    into_noise_share_kept = noise_share_kept
+    into_factor_kept = factor_kept
+    (
+        keep,
+        _x0,
+        beta2,
+        _x2,
+        unit,
+        inverse_x14,
+        weight_noise,
+        inverse_x26,
+        eps,
+        swell,
+        relative_spread,
+        push,
+        _x47,
+    ) = scalars.unbind()
+    param = param.to(dtype)
+    grad = grad.to(dtype)
+    exp_avg = exp_avg.to(dtype)
+    exp_avg_sq = exp_avg_sq.to(dtype)
+    noise_share_kept = _decoded(noise_share_kept, 4.0, dtype)
+    factor_kept = _decoded(factor_kept, 2.0, dtype)
+    c2 = c2.to(dtype)
+    unit_of_c = unit_of_c.to(dtype)
+    param = param * keep
+    known = unit_of_c != 0
+    c2 = torch.where(known, c2, 0.0)
+    exp_avg = exp_avg + (grad - exp_avg) * _x0
+    exp_avg_sq = exp_avg_sq * beta2
+    exp_avg_sq = exp_avg_sq + _x2 * grad * grad
+    safe_second = torch.clamp_min(exp_avg_sq, 1.1754943508222875e-38)
+    root = torch.sqrt(safe_second)
+    average = exp_avg
+    relative_unit = unit_of_c / root
+    _x10 = c2 * relative_unit
+    _x11 = _x10 * relative_unit
+    _x12 = torch.clamp_min(_x11, (-1e18))
+    relative_c2 = torch.clamp_max(_x12, 1e18)
+    _x15 = relative_c2 * unit
+    _x16 = _x15 * inverse_x14
+    noise_share_kept = noise_share_kept + (_x16 - noise_share_kept) * weight_noise
+    # q, at most everything is noise
+    noise_share = torch.clamp_max(noise_share_kept, 1)
+    _x22 = noise_share * 2
+    _x23 = torch.neg(_x22)
+    _x24 = _x23 + 4
+    relative_var_exp_avg_sq = noise_share * _x24
+    root_debiased = root * inverse_x26
+    # what the plug-in update divides by
+    denominator = root_debiased + eps
+    # 1 where eps is negligible, 0 where it rules
+    share = root_debiased / denominator
+    _x30 = share * 2
+    _x31 = _x30 + 1
+    _x32 = relative_var_exp_avg_sq * share
+    _x33 = _x32 * _x31
+    # inversion divides: positive, subtraction-free
+    inversion = _x33 * 0.125
+    _x35 = inversion * swell
+    _x36 = _x35 + 1
+    _x37 = inversion * relative_spread
+    _x38 = noise_share * share
+    _x39 = _x38 - _x37
+    factor_kept_now = _x39 / _x36
+    factor_kept = factor_kept_now
+    _x42 = factor_kept_now * push
+    _x43 = _x42 + 1
+    # coupling joins the numerator
+    numerator = average * _x43
+    divisor = denominator
+    param = param + _x47 * numerator / divisor
+    into_param.copy_(param)
+    into_exp_avg.copy_(exp_avg)
+    into_exp_avg_sq.copy_(exp_avg_sq)
+    into_noise_share_kept.copy_(_encoded(noise_share_kept, 4.0, into_noise_share_kept))
+    into_factor_kept.copy_(_encoded(factor_kept, 2.0, into_factor_kept))
+
+
+def pack_closed_form_held(
+    *,
+    eps: float,
+    beta1: float,
+    beta2: float,
+    debias_numerator: float,
+    debias_preconditioner: float,
+    push: float,
+    lr: float,
+    keep: float = 1.0,
+) -> tuple[float, ...]:
+    """The numbers of `one_pass_closed_form_held`, in its order."""
+    _x0 = 1 - beta1
+    _x2 = 1 - beta2
+    _x7 = debias_preconditioner**0.5
+    _x14 = lr / debias_numerator
+    _x15 = -_x14
+    return (
+        keep,
+        _x0,
+        beta2,
+        _x2,
+        1 / _x7,
+        eps,
+        push,
+        _x15,
+    )
+
+
+def one_pass_closed_form_held(
+    param: Tensor,
+    grad: Tensor,
+    exp_avg: Tensor,
+    exp_avg_sq: Tensor,
+    factor_kept: Tensor,
+    scalars: Tensor,
+) -> None:
+    """The step in one pass; flat tensors of one size. Made to be compiled."""
+    dtype = scalars.dtype
+    into_param = param
+    into_exp_avg = exp_avg
+    into_exp_avg_sq = exp_avg_sq
+    (
+        keep,
+        _x0,
+        beta2,
+        _x2,
+        inverse_x7,
+        eps,
+        push,
+        _x15,
+    ) = scalars.unbind()
+    param = param.to(dtype)
+    grad = grad.to(dtype)
+    exp_avg = exp_avg.to(dtype)
+    exp_avg_sq = exp_avg_sq.to(dtype)
+    factor_kept = _decoded(factor_kept, 2.0, dtype)
+    param = param * keep
+    exp_avg = exp_avg + (grad - exp_avg) * _x0
+    exp_avg_sq = exp_avg_sq * beta2
+    exp_avg_sq = exp_avg_sq + _x2 * grad * grad
+    root = torch.sqrt(exp_avg_sq)
+    average = exp_avg
+    root_debiased = root * inverse_x7
+    # what the plug-in update divides by
+    denominator = root_debiased + eps
+    _x10 = factor_kept * push
+    _x11 = _x10 + 1
+    # coupling joins the numerator
+    numerator = average * _x11
+    divisor = denominator
+    param = param + _x15 * numerator / divisor
+    into_param.copy_(param)
+    into_exp_avg.copy_(exp_avg)
+    into_exp_avg_sq.copy_(exp_avg_sq)

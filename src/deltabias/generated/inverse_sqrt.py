@@ -13,12 +13,18 @@ from torch import Tensor
 
 
 def plug_in_update(g: Tensor, v: Tensor) -> Tensor:
-    """The update as it is."""
+    """The update as it is.
+
+    Rounding: at most 2.02 u of the result in float64 and float32 (Gappa).
+    """
     return g / v.sqrt()
 
 
 def plug_in_update_foreach(g: list[Tensor], v: list[Tensor]) -> list[Tensor]:
-    """The update as it is."""
+    """The update as it is.
+
+    Rounding: at most 2.02 u of the result in float64 and float32 (Gappa).
+    """
     _x0 = torch._foreach_sqrt(v)
     return torch._foreach_div(g, _x0)
 
@@ -26,7 +32,10 @@ def plug_in_update_foreach(g: list[Tensor], v: list[Tensor]) -> list[Tensor]:
 def corrected_update(
     g: Tensor, v: Tensor, relative_cov_g_v: Tensor, relative_var_v: Tensor
 ) -> Tensor:
-    """The update less its leading bias. Moments are those of the states, relative."""
+    """The update less its leading bias. Moments are those of the states, relative.
+
+    Rounding: at most 5.29 u of the sum of its terms' magnitudes in float64 and float32 (Gappa).
+    """
     # what the plug-in update divides by
     denominator = v.sqrt()
     # coupling joins the numerator
@@ -39,7 +48,10 @@ def corrected_update(
 def corrected_update_foreach(
     g: list[Tensor], v: list[Tensor], relative_cov_g_v: list[Tensor], relative_var_v: list[Tensor]
 ) -> list[Tensor]:
-    """The update less its leading bias. Moments are those of the states, relative."""
+    """The update less its leading bias. Moments are those of the states, relative.
+
+    Rounding: at most 5.29 u of the sum of its terms' magnitudes in float64 and float32 (Gappa).
+    """
     # what the plug-in update divides by
     denominator = torch._foreach_sqrt(v)
     _x1 = torch._foreach_mul(relative_cov_g_v, 0.5)

@@ -13,14 +13,17 @@
 
 `stats` is the object a training loop holds; `moments` is what an optimizer reads. `block` has the
 update formulas, `layout` the order and precision, `capture` and `ranks` the two sources of data
-besides ``add``: a backward pass and other processes. `matrix_stats` is the same for matrix
+besides ``add``: a backward pass and other processes (`sharded`: those of FSDP2; `agreement`: what
+they must have in common). `matrix_stats` is the same for matrix
 preconditioners: means and deviations of G_r, G_r G_rᵀ and G_rᵀ G_r, by `matrix_streams` and
 `matrix_sums`, read as `matrix_moments`.
 """
 
+from deltabias.microbatch.agreement import RankLost, RanksDisagree, check_agreement
 from deltabias.microbatch.matrix_moments import MatrixBlocks, MatrixMoments, MatrixStep
 from deltabias.microbatch.matrix_stats import MatrixStats, blocks, matrix_shape
 from deltabias.microbatch.moments import Moments, StepMoments
+from deltabias.microbatch.sharded import RankGradients
 from deltabias.microbatch.stats import MicrobatchStats
 
 __all__ = [
@@ -30,7 +33,11 @@ __all__ = [
     "MatrixStep",
     "MicrobatchStats",
     "Moments",
+    "RankGradients",
+    "RankLost",
+    "RanksDisagree",
     "StepMoments",
     "blocks",
+    "check_agreement",
     "matrix_shape",
 ]

@@ -1,6 +1,8 @@
 """Which tensors are followed, in which order, in which precision."""
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -136,6 +138,19 @@ def check_dense(tensor: Tensor, what: str) -> None:
     if tensor.dtype not in _ACCUMULATE:
         allowed = ", ".join(str(dtype) for dtype in _ACCUMULATE)
         raise TypeError(f"{what} has dtype {tensor.dtype}; allowed are {allowed}")
+
+
+def checked_weight(weight: float) -> float:
+    """A weight as a float, or an error."""
+    if isinstance(weight, Tensor):
+        raise TypeError("weight is a tensor, and reading it may wait for the device; pass a number")
+    if isinstance(weight, bool) or not isinstance(weight, Real):
+        raise TypeError(f"weight is a {type(weight).__name__}; pass a number of tokens or samples")
+    if not (math.isfinite(weight) and weight > 0):
+        raise ValueError(
+            f"{weight=} is not positive and finite; skip a microbatch that has no tokens"
+        )
+    return float(weight)
 
 
 def _flatten(params: Iterable) -> Iterator[Tensor]:

@@ -352,6 +352,7 @@ class MatrixStep:
     weight: float
     finite: Tensor
     generation: int
+    observed: bool = True
 
     def __getitem__(self, param: Tensor) -> MatrixBlocks | None:
         return self.blocks[self.layout.index(param)]

@@ -18,6 +18,8 @@ from torch import Tensor
 
 from deltabias.microbatch.layout import Layout, local
 
+_PIECE = 2**16
+
 
 @dataclass(frozen=True, eq=False)
 class Moments:
@@ -235,6 +237,37 @@ class Moments:
         groups = tuple(replace(group, scale=group.scale * ratio) for group in self.groups)
         return replace(self, scale=scale, groups=groups), aligned
 
+    @torch.no_grad()
+    def alignment(self, grad: Tensor, *, tolerance: float = 1e-2) -> tuple[Tensor, Tensor]:
+        """The scale that `scaled_to` gives to the statistics, and `aligned`, in one look.
+
+        The same test by inner products, |x - s y|² = <x,x> - <x,y>²/<y,y>, taken in pieces that
+        fit a cache and summed in fp64: no tensor of the gradient's size is made. Each piece's
+        products are good to some 1e-5 of the whole, a tenth of the squared tolerance.
+        """
+        grad, mean = local(grad).detach(), self.scaled_mean
+        one = torch.ones((), dtype=torch.bool, device=mean.device)
+        if not mean.numel():
+            return self.scale, one
+        if grad.stride() != mean.stride() or not mean.is_contiguous():
+            grad, mean = grad.contiguous(), mean.contiguous()
+        inverse = 1 / self.scale
+        products = torch.stack(
+            [
+                torch.stack([torch.dot(x, y), torch.dot(y, y), torch.dot(x, x)])
+                for x, y in zip(
+                    (piece.to(mean.dtype) * inverse for piece in grad.view(-1).split(_PIECE)),
+                    mean.view(-1).split(_PIECE),
+                    strict=True,
+                )
+            ]
+        ).sum(0, dtype=torch.float64)
+        mixed, square, whole = products.unbind()
+        slope = mixed / torch.where(square > 0, square, 1.0)
+        aligned = whole - slope * mixed <= tolerance**2 * whole  # False for NaN
+        slope = torch.where(square > 0, slope, 1.0)
+        return (slope * self.scale).to(mean.dtype), aligned
+
     def _skew_factor(self) -> float:
         """1 / (W H − 3m + 2), positive for m >= 3 as W H >= m²; 0 for m = 2."""
         if self.count == 2:
@@ -283,6 +316,8 @@ class StepMoments:
         tensors concerned hold NaN; look at it before any state is touched
     generation
         which step of the `MicrobatchStats` this is, counted from 1
+    observed
+        False for a step that is left out by ``every=k``; every record is None then
     """
 
     layout: Layout = field(repr=False)
@@ -291,6 +326,7 @@ class StepMoments:
     weight: float
     finite: Tensor
     generation: int
+    observed: bool = True
 
     def __getitem__(self, param: Tensor) -> Moments | None:
         return self.moments[self.layout.index(param)]

@@ -1,16 +1,34 @@
-"""Other processes as a source: one stream's statistics, merged over all ranks."""
+r"""Other processes as a source: one stream's statistics, merged over all ranks.
+
+With :math:`\bar g_r` the mean of rank r, :math:`W_r` its weight and :math:`W = \sum_r W_r`,
+
+.. math:: \bar g = \sum_r \frac{W_r}{W} \bar g_r, \qquad
+          c_2 = \sum_r \frac{W_r}{W} \left(c_2^{(r)} + (\bar g_r - \bar g)^2\right)
+
+and likewise for c₃ and c₄ (see `block`): every rank's moments are taken about the *common* mean
+before anything is summed, so nothing cancels. That takes two rounds, one for ḡ and one for the
+moments. Where the optimizer's gradient was reduced already (DistributedDataParallel), it is ḡ up
+to a factor, and the factor follows from one inner product for each parameter: one round is left.
+"""
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from deltabias.microbatch.accumulator import Accumulator
-from deltabias.microbatch.block import Block
+from deltabias.microbatch.agreement import awaiting, is_distributed
+from deltabias.microbatch.block import Block, usable
+from deltabias.microbatch.layout import local
+
+Group = "dist.ProcessGroup | None"
+
+TOLERANCE = 1e-2
+"""What of a reduced gradient need not be the mean of the ranks'; as `Moments.scaled_to`."""
 
 
 def check_initialized() -> None:
     """Raise unless there are ranks to speak to."""
-    if not (dist.is_available() and dist.is_initialized()):
+    if not is_distributed():
         raise RuntimeError(
             "all_reduce needs torch.distributed; call torch.distributed.init_process_group first, "
             "or leave it out in a single process"
@@ -18,45 +36,104 @@ def check_initialized() -> None:
 
 
 @torch.no_grad()
-def all_reduce(acc: Accumulator, group: "dist.ProcessGroup | None") -> None:
+def all_reduce(acc: Accumulator, group: Group, *, from_grad: bool = False) -> None:
     """Merge `acc` over the ranks of `group`, in place.
 
-    Only sums and maxima are communicated, and every sum is of terms about the common mean: first
-    the counts, then Σ (W_r/W) ḡ_r, then Σ (W_r/W) c_k about it. All ranks receive the same sums,
-    so their copies agree as far as the backend's do.
+    All ranks receive the same sums, so their copies agree as far as the backend's do. With
+    `from_grad` the direction of each common mean is ``param.grad``, which must be the same on all
+    ranks: the means are not communicated. A parameter whose ``grad`` turns out not to be the mean
+    gets NaN for a mean, which no gradient is aligned with.
+
+    Raises `RankLost` where a rank does not answer.
     """
-    share, live = _reduce_counts(acc, group)
-    acc.make_own()
-    acc.require(live)
-    _reduce_flags_and_scales(acc, live, group)
-    for positions in acc.live_buckets():
-        block = acc.block(positions)
-        _reduce_block(block, share, group)
-        acc.keep_scale(positions, block)
+    if from_grad:
+        _check_grads(acc)
+    with awaiting("the merge of microbatch statistics"):
+        share, live, products = _reduce_counts(acc, group, from_grad)
+        acc.make_own()
+        acc.require(live)
+        _reduce_flags_and_scales(acc, live, group)
+        buckets = [(positions, acc.block(positions)) for positions in acc.live_buckets()]
+        # every bucket's collective is under way before the first is waited for
+        if from_grad:
+            means = [[_mean_from_grad(acc, i, products[i]) for i in p] for p, _ in buckets]
+        else:
+            sums = [_Sum(torch._foreach_mul(block.mean, share), group) for _, block in buckets]
+            means = [sum_over_ranks.result() for sum_over_ranks in sums]
+        moments = [
+            _sum_moments(block, mean, share, group, checked=from_grad)
+            for (_, block), mean in zip(buckets, means, strict=True)
+        ]
+        for (positions, block), sum_over_ranks in zip(buckets, moments, strict=True):
+            _keep_moments(block, sum_over_ranks.result())
+            acc.keep_scale(positions, block)
 
 
-def _reduce_counts(acc: Accumulator, group: "dist.ProcessGroup | None") -> tuple[float, list[int]]:
-    """This rank's share of the weight, and which parameters had a gradient on any rank."""
+def _reduce_counts(
+    acc: Accumulator, group: Group, from_grad: bool
+) -> tuple[float, list[int], dict[int, float]]:
+    """This rank's share of the weight, which parameters had a gradient on any rank, W <ḡ, grad>."""
     alive = [float(mean is not None) for mean in acc.mean]
-    numbers = torch.tensor(
-        [acc.count, acc.weight, acc.inverse_weight, *alive],
-        dtype=torch.float64,
-        device=acc.layout.device,
-    )
+    products = [_product(acc, i) for i in range(len(alive))] if from_grad else []
+    device = acc.layout.device
+    plain = [acc.count, acc.weight, acc.inverse_weight, *alive]
+    numbers = torch.tensor(plain, dtype=torch.float64, device=device)
+    if products:
+        numbers = torch.cat([numbers, torch.stack([p.to(device) for p in products])])
     dist.all_reduce(numbers, group=group)
-    count, weight, inverse_weight, *alive = numbers.tolist()  # the one wait for the device
+    count, weight, inverse_weight, *rest = numbers.tolist()  # the one wait for the device
     share = acc.weight / weight if weight else 0.0
     acc.count, acc.weight, acc.inverse_weight = int(count), weight, inverse_weight
-    return share, [i for i, ranks in enumerate(alive) if ranks]
+    live = [i for i, ranks in enumerate(rest[: len(alive)]) if ranks]
+    means = {i: product / weight for i, product in enumerate(rest[len(alive) :]) if weight}
+    return share, live, means
 
 
-def _reduce_flags_and_scales(
-    acc: Accumulator, live: list[int], group: "dist.ProcessGroup | None"
-) -> None:
+def _check_grads(acc: Accumulator) -> None:
+    """Raise for statistics without a gradient, before any collective."""
+    for i, param in enumerate(acc.layout.params):
+        if acc.mean[i] is not None and param.grad is None:
+            raise RuntimeError(
+                f"parameter {i} of shape {tuple(param.shape)} has statistics and no grad; "
+                "from_grad=True needs the gradients that DistributedDataParallel reduced, so "
+                "call it before zero_grad()"
+            )
+
+
+def _unit_grad(acc: Accumulator, i: int) -> Tensor:
+    """``param.grad`` in units of its largest element, lest the squares of tiny ones vanish.
+
+    Zero where only other ranks have one: then it is not the reduced gradient, and will not fit.
+    """
+    grad = acc.layout.params[i].grad
+    if grad is None:
+        return acc.layout.zeros(i)
+    grad = local(grad).to(acc.layout.dtypes[i])
+    peak = grad.abs().amax() if grad.numel() else grad.new_zeros(())
+    return grad / torch.where(peak > 0, peak, 1.0)
+
+
+def _product(acc: Accumulator, i: int) -> Tensor:
+    """W_r <ḡ_r, grad>, fp64, 0-d; 0 where this rank has no gradient."""
+    if acc.mean[i] is None or not acc.mean[i].numel():
+        return torch.zeros((), dtype=torch.float64, device=local(acc.layout.params[i]).device)
+    dot = (acc.mean[i] * _unit_grad(acc, i)).sum(dtype=torch.float64)
+    return dot * usable(acc.scale[i]).double() * acc.weight
+
+
+def _mean_from_grad(acc: Accumulator, i: int, product: float) -> Tensor:
+    """ḡ in units of the common scale: the multiple of the gradient that <ḡ, grad> belongs to."""
+    grad = _unit_grad(acc, i)
+    square = grad.square().sum(dtype=torch.float64)
+    slope = product / torch.where(square > 0, square, 1.0)
+    return grad * (slope / usable(acc.scale[i]).double()).to(grad.dtype)
+
+
+def _reduce_flags_and_scales(acc: Accumulator, live: list[int], group: Group) -> None:
     """One maximum over (not finite, scale of each tensor)."""
     device = acc.layout.device
-    local = [~acc.finite, *(acc.scale[i] for i in live)]
-    numbers = torch.stack([t.to(device, torch.float64) for t in local])
+    flags = [~acc.finite, *(acc.scale[i] for i in live)]
+    numbers = torch.stack([t.to(device, torch.float64) for t in flags])
     dist.all_reduce(numbers, op=dist.ReduceOp.MAX, group=group)
     acc.finite = numbers[0] == 0
     common = dict(zip(live, numbers[1:].unbind(), strict=True))
@@ -66,18 +143,47 @@ def _reduce_flags_and_scales(
         acc.keep_scale(positions, block)
 
 
-def _reduce_block(block: Block, share: float, group: "dist.ProcessGroup | None") -> None:
-    mean = _sum_over_ranks(torch._foreach_mul(block.mean, share), group)
-    block.recenter(torch._foreach_sub(block.mean, mean))
+class _Sum:
+    """Tensors being summed over ranks, in one collective for the whole list."""
+
+    def __init__(self, tensors: list[Tensor], group: Group) -> None:
+        self._shapes = [tensor.shape for tensor in tensors]
+        self._flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
+        self._work = dist.all_reduce(self._flat, group=group, async_op=True)
+
+    def result(self) -> list[Tensor]:
+        """Wait for it."""
+        self._work.wait()
+        parts = self._flat.split([shape.numel() for shape in self._shapes])
+        return [part.view(shape) for part, shape in zip(parts, self._shapes, strict=True)]
+
+
+def _sum_moments(
+    block: Block, means: list[Tensor], share: float, group: Group, *, checked: bool
+) -> _Sum:
+    """Start Σ (W_r/W) c_k about the common mean, all k together.
+
+    Where the means are not known from a sum, two sums of (W_r/W) (ḡ_r − ḡ) go along, which must
+    vanish.
+    """
+    apart = torch._foreach_sub(block.mean, means)
+    block.recenter(apart)
     block.average(share)
-    torch._foreach_copy_(block.mean, mean)
-    for moments in block.central.values():
-        torch._foreach_copy_(moments, _sum_over_ranks(moments, group))
+    torch._foreach_copy_(block.mean, means)
+    checks = [_two_sums(tensor) * share for tensor in apart] if checked else []
+    return _Sum([*(c for tensors in block.central.values() for c in tensors), *checks], group)
 
 
-def _sum_over_ranks(tensors: list[Tensor], group: "dist.ProcessGroup | None") -> list[Tensor]:
-    """One collective for the whole list."""
-    flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
-    dist.all_reduce(flat, group=group)
-    parts = flat.split([tensor.numel() for tensor in tensors])
-    return [part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
+def _keep_moments(block: Block, sums: list[Tensor]) -> None:
+    for tensors in block.central.values():
+        torch._foreach_copy_(tensors, sums[: len(tensors)])
+        sums = sums[len(tensors) :]
+    for mean, check in zip(block.mean, sums, strict=False):  # none without checks
+        misfit = ~(check.abs().amax() <= TOLERANCE * torch.linalg.vector_norm(mean))
+        mean.masked_fill_(misfit, float("nan"))
+
+
+def _two_sums(tensor: Tensor) -> Tensor:
+    """Σ x_i and Σ ±x_i: one of them sees a difference that the other cannot."""
+    flat = tensor.reshape(-1)
+    return torch.stack([flat.sum(), flat[::2].sum() - flat[1::2].sum()])

@@ -1,17 +1,16 @@
 """`MicrobatchStats`: the object a training loop holds."""
 
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from numbers import Real
 
 import torch
 from torch import Tensor
 
 from deltabias.microbatch import ranks
 from deltabias.microbatch.accumulator import Accumulator
+from deltabias.microbatch.agreement import Agreement, describe
 from deltabias.microbatch.capture import own_gradients
-from deltabias.microbatch.layout import Layout, local
+from deltabias.microbatch.layout import Layout, checked_weight, local
 from deltabias.microbatch.moments import Moments, StepMoments
 
 
@@ -49,6 +48,10 @@ class MicrobatchStats:
         the same; ``groups=1`` costs nothing.
     dtype
         accumulation dtype, fp32 or fp64. Default: fp64 for fp64 parameters, else fp32.
+    every
+        k: only each k-th step, the first one included, is looked at. In the others `microbatch`
+        and `add` count and do nothing else, and `consume` answers a record that says
+        ``observed=False``. For optimizers that remember what they saw (``storage=...``).
 
     Raises
     ------
@@ -57,6 +60,9 @@ class MicrobatchStats:
         `moments`, `groups` or `dtype` that is not allowed.
     """
 
+    _every = 1
+    _unseen = 0  # microbatches of a step that is not looked at
+
     def __init__(
         self,
         params: Iterable,
@@ -64,7 +70,10 @@ class MicrobatchStats:
         moments: int = 4,
         groups: int = 1,
         dtype: torch.dtype | None = None,
+        every: int = 1,
     ) -> None:
+        if not isinstance(every, int) or isinstance(every, bool) or every < 1:
+            raise ValueError(f"{every=} is not a number of steps; pass an integer >= 1")
         if moments not in (2, 3, 4):
             raise ValueError(f"{moments=} is not supported; allowed are 2, 3 and 4")
         if not isinstance(groups, int) or groups < 1:
@@ -72,8 +81,10 @@ class MicrobatchStats:
         self._layout = Layout(params, dtype)
         self._moments = moments
         self._num_groups = groups
+        self._every = every
         self._generation = 0
         self._capturing = False
+        self.agreement = Agreement()
         self.reset()
 
     @property
@@ -92,9 +103,20 @@ class MicrobatchStats:
         return self._num_groups
 
     @property
+    def every(self) -> int:
+        """k: each k-th step is looked at."""
+        return self._every
+
+    @property
+    def is_looking(self) -> bool:
+        """Whether the step under way, or the next one where none is, is looked at."""
+        under_way = self.count > 0 and not self._consumed
+        return (self._generation - under_way) % self._every == 0
+
+    @property
     def count(self) -> int:
         """m, the microbatches of this step so far; kept after `consume` until the next begins."""
-        return sum(group.count for group in self._groups)
+        return sum(group.count for group in self._groups) + self._unseen
 
     def __len__(self) -> int:
         return self.count
@@ -123,6 +145,7 @@ class MicrobatchStats:
         """Forget this step. Records handed out before stay valid."""
         orders = range(2, self._moments + 1)
         self._groups = [Accumulator(self._layout, orders) for _ in range(self._num_groups)]
+        self._unseen = 0
         self._consumed = False
         self._reduced = False
 
@@ -145,7 +168,7 @@ class MicrobatchStats:
         RuntimeError
             After `all_reduce`: this step already speaks for all ranks.
         """
-        self._add(grads, _checked_weight(weight))
+        self._add(grads, checked_weight(weight))
 
     @contextmanager
     def microbatch(self, weight: float = 1.0) -> Iterator[None]:
@@ -172,10 +195,15 @@ class MicrobatchStats:
         RuntimeError
             A block inside a block.
         """
-        weight = _checked_weight(weight)
+        weight = checked_weight(weight)
         if self._capturing:
             raise RuntimeError("microbatch() inside microbatch(): each counts its own backward")
         self._check_open()
+        if not self.is_looking:
+            yield
+            self._begin()
+            self._unseen += 1
+            return
         self._capturing = True
         try:
             with own_gradients(self.params) as grads:
@@ -213,27 +241,67 @@ class MicrobatchStats:
         if not other.count:
             return
         self._begin()
+        self._unseen += other._unseen
         for mine, theirs in zip(self._groups, other._groups, strict=True):
             mine.merge(theirs)
 
-    def all_reduce(self, process_group: "torch.distributed.ProcessGroup | None" = None) -> None:
+    def all_reduce(
+        self,
+        process_group: "torch.distributed.ProcessGroup | None" = None,
+        *,
+        from_grad: bool = False,
+    ) -> None:
         """Merge the statistics of all ranks; afterwards all hold the same.
 
         Every rank must call it once per step, also one that had no microbatch. Ranks are taken
         about their common mean before anything is summed, so nothing cancels. It waits for the
         device once, to learn the counts.
 
+        With ``from_grad=True`` the common mean is read off ``param.grad``, which
+        DistributedDataParallel has reduced (up to a factor, so also after clipping by norm), and
+        is not communicated. A parameter whose ``grad`` is no multiple of the mean has no usable
+        record then: an optimizer takes it uncorrected and counts it as misaligned.
+
+        The first call compares parameters, options and the attached optimizer over ranks.
+
         Raises
         ------
         RuntimeError
-            torch.distributed is not initialized, or the step is reduced already.
+            torch.distributed is not initialized, the step is reduced already, or there is no
+            ``grad`` for ``from_grad=True``.
+        ValueError
+            ``from_grad=True`` with several groups, which have means of their own.
+        RanksDisagree, RankLost
+            Other parameters or options on another rank; a rank that does not take part.
         """
         ranks.check_initialized()
+        if from_grad and self._num_groups > 1:
+            raise ValueError(
+                f"from_grad=True with groups={self._num_groups}: the gradient is the mean of all "
+                "groups, not of each; leave from_grad out"
+            )
         self._check_open()
+        self.check_ranks(process_group)
+        if not self.is_looking:  # the same on every rank, and nothing to merge
+            self._begin()
+            self._reduced = self.count > 0
+            return
         self._begin()
         for group in self._groups:
-            ranks.all_reduce(group, process_group)
+            ranks.all_reduce(group, process_group, from_grad=from_grad)
         self._reduced = self.count > 0
+
+    def check_ranks(self, process_group: "torch.distributed.ProcessGroup | None" = None) -> None:
+        """Once: raise on every rank, as `check_agreement`, unless all have alike parameters and
+        options, and what else is in ``agreement``."""
+        options = {
+            "moments": self._moments,
+            "groups": self._num_groups,
+            "every": self._every,
+            "dtype": self._layout.dtypes,
+        }
+        own = {name: str(value) for name, value in options.items()}
+        self.agreement.check(lambda: describe(self.params) | own, process_group)
 
     def result(self) -> StepMoments:
         """The records of this step so far. They do not change when more is added.
@@ -248,11 +316,12 @@ class MicrobatchStats:
             raise RuntimeError(
                 f"the step {state}; call add() or use microbatch() first, and look at is_fresh"
             )
-        total = self._total()
+        total, looking = self._total(), self.is_looking
         return StepMoments(
             layout=self._layout,
             moments=tuple(self._records(total, i) for i in range(len(self.params))),
-            count=total.count,
+            count=total.count if looking else self.count,
+            observed=looking,
             weight=total.weight,
             finite=total.finite,
             generation=self._generation,
@@ -264,10 +333,35 @@ class MicrobatchStats:
         self._consumed = True
         return step
 
+    # -- for other sources of observations, within the package --------------------------------
+
+    def position(self, param: Tensor) -> int:
+        """Where this very tensor stands among `params`."""
+        return self._layout.index(param)
+
+    def group_counts(self) -> list[int]:
+        """Microbatches in each group, of the step that comes in next."""
+        return [0 if self._consumed else group.count for group in self._groups]
+
+    def empty_streams(self) -> list[Accumulator]:
+        """One for each group, to be filled and given to `merge_streams`."""
+        return [Accumulator(self._layout, range(2, self._moments + 1)) for _ in self._groups]
+
+    def merge_streams(self, streams: Sequence[Accumulator]) -> None:
+        """Add what another source has collected, group by group."""
+        self._check_open()
+        self._begin()
+        for mine, theirs in zip(self._groups, streams, strict=True):
+            mine.merge(theirs)
+
     def _add(self, grads: Sequence[Tensor | None], weight: float, divisor: float = 1.0) -> None:
         grads = self._layout.check_gradients(grads)
         self._check_open()
+        looking = self.is_looking
         self._begin()
+        if not looking:
+            self._unseen += 1
+            return
         group = min(self._groups, key=lambda group: group.count)  # the first of the smallest
         group.add(grads, weight, divisor)
 
@@ -304,15 +398,3 @@ class MicrobatchStats:
         """What two statistics must share to be merged."""
         shapes = tuple((local(p).shape, local(p).device) for p in self.params)
         return shapes, self._layout.dtypes, self._moments, self._num_groups
-
-
-def _checked_weight(weight: float) -> float:
-    if isinstance(weight, Tensor):
-        raise TypeError("weight is a tensor, and reading it may wait for the device; pass a number")
-    if isinstance(weight, bool) or not isinstance(weight, Real):
-        raise TypeError(f"weight is a {type(weight).__name__}; pass a number of tokens or samples")
-    if not (math.isfinite(weight) and weight > 0):
-        raise ValueError(
-            f"{weight=} is not positive and finite; skip a microbatch that has no tokens"
-        )
-    return float(weight)

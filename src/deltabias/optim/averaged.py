@@ -8,7 +8,10 @@ import torch
 from torch import Tensor
 
 from deltabias.microbatch import StepMoments
-from deltabias.optim.base import CorrectedOptimizer
+from deltabias.optim.base import CorrectedOptimizer, accumulator_dtype
+from deltabias.optim.compiled_step import run_one_pass
+from deltabias.optim.fused import check_states, refuse_unfit, run_fused
+from deltabias.optim.shares import kept_dtype, read_shares
 from deltabias.optim.stepping import by_step_count, parameters_of, run_step, use_foreach
 
 CORRECTIONS = {
@@ -30,6 +33,18 @@ def read_meter(function: Callable[..., Any], values: Mapping[str, Any]) -> tuple
     return inversion, torch.as_tensor(coupling, dtype=inversion.dtype).expand_as(inversion)
 
 
+def _skew(moments: StepMoments | None) -> float:
+    """What a third central moment is multiplied by: generated code divides by (m-1)(m-2).
+
+    Unequal weights want W Σ 1/w - 3m + 2, and two microbatches say nothing about skewness.
+    """
+    record = None if moments is None else next((m for m in moments if m is not None), None)
+    if record is None or record.count < 3:
+        return 0.0
+    m, spread = record.count, record.weight * record.inverse_weight
+    return 1.0 if spread == m * m else (m - 1) * (m - 2) / (spread - 3 * m + 2)
+
+
 class AveragedOptimizer(CorrectedOptimizer):
     """Chooses the generated step of a group and feeds it."""
 
@@ -47,9 +62,24 @@ class AveragedOptimizer(CorrectedOptimizer):
     def _arguments(self, group: dict[str, Any], strategy: str) -> tuple[str, ...]:
         return tuple(parameters_of(getattr(self._module(group), f"step_{strategy}")))
 
+    def _step_name(self, group: dict[str, Any]) -> str:
+        """The function whose arguments say what is remembered."""
+        strategy = self._strategy(group)
+        if self._remembers_shares(group) and strategy != "plug_in":
+            return f"one_pass_{strategy}_spaced"
+        return f"step_{strategy}"
+
+    def _remembers_shares(self, group: dict[str, Any]) -> bool:
+        return group.get("storage") is not None or super()._remembers_shares(group)
+
+    def _dtype_of(self, name: str, param: Tensor, group: dict[str, Any]) -> torch.dtype:
+        if group.get("storage") is not None and name not in self.counters:
+            return kept_dtype(name, group["storage"], accumulator_dtype(param))
+        return super()._dtype_of(name, param, group)
+
     def _accumulators(self, group: dict[str, Any]) -> tuple[str, ...]:
-        known = ("param", "grad", *self.states, "c2", "c3", "c4", "unit_of_c")
-        step = getattr(self._module(group), f"step_{self._strategy(group)}")
+        known = ("param", "grad", *self.states, "c2", "c3", "c4", "unit_of_c", "scalars")
+        step = getattr(self._module(group), self._step_name(group))
         return tuple(
             name
             for name, p in parameters_of(step).items()
@@ -77,12 +107,22 @@ class AveragedOptimizer(CorrectedOptimizer):
     def _update_group(
         self, group: dict[str, Any], params: list[Tensor], moments: StepMoments | None
     ) -> None:
+        if group.get("fused"):
+            for param in params:
+                refuse_unfit(param)
+                own = (*self.states, *self._accumulators(group))
+                check_states(param, {name: self.state[param][name] for name in own})
+            if self._is_plain(group, moments) and self._step_as_torch(group, params):
+                return
         foreach = use_foreach(group, params)
         grads = self._gradients(group, params)
         steps = [self.state[p]["step"] for p in params]
         for step in steps:
             step += 1
-        self._decay(group, params)
+        if group.get("storage") is not None and moments is not None and moments.observed:
+            group["observed"] = group.get("observed", 0) + 1
+        if not group.get("fused"):
+            self._decay(group, params)
         for count, indices in by_step_count(steps).items():
             chosen = [params[i] for i in indices]
             self._step_together(group, chosen, [grads[i] for i in indices], moments, count, foreach)
@@ -96,26 +136,87 @@ class AveragedOptimizer(CorrectedOptimizer):
         count: float,
         foreach: bool,
     ) -> None:
-        strategy = self._strategy(group)
-        if moments is None and not self._had_statistics:
-            strategy = "plug_in"  # bit for bit torch's own
+        strategy = self._strategy_now(group, moments)
         module = self._module(group)
-        names = self._arguments(group, strategy)
+        one_pass = group.get("fused") or strategy.endswith(("_spaced", "_held"))
+        prefix = "one_pass" if one_pass else "step"
+        names = tuple(parameters_of(getattr(module, f"{prefix}_{strategy}")))
         tensors: dict[str, list[Tensor]] = {"param": params, "grad": grads}
+        scalars = self._step_scalars(group, strategy, moments and moments.count, count)
         if "unit_of_c" in names:
             highest = max(int(n[1]) for n in names if n in ("c2", "c3", "c4"))
             raw = [-p.grad if group["maximize"] else p.grad for p in params]
-            tensors |= self._moment_inputs(params, raw, moments, highest)
+            if one_pass:
+                tensors |= self._raw_inputs(params, raw, moments, highest)
+                scalars["skew"] = _skew(moments)
+            else:
+                tensors |= self._moment_inputs(params, raw, moments, highest)
         kept = (*self.states, *self._accumulators(group))
         for name in names:
             if name in kept:
                 tensors[name] = [self.state[p][name] for p in params]
-        scalars = self._step_scalars(group, strategy, moments and moments.count, count)
+        positional = {n: tensors[n] for n in names if n in tensors}
+        if group.get("fused"):
+            run_fused(
+                module,
+                f"step_{strategy}",
+                positional,
+                scalars,
+                weight_decay=self._decoupled(group),
+                say_once=self._warn_once,
+            )
+            return
+        if one_pass:
+            run_one_pass(module, f"step_{strategy}", positional, scalars, compile_it=False)
+            return
         if foreach:
             scalars["lr"] = float(scalars["lr"])
-        positional = {n: tensors[n] for n in names if n in tensors}
         keywords = {n: scalars[n] for n in names if n not in tensors}
         run_step(module, f"step_{strategy}", positional, keywords, foreach=foreach)
+
+    def _is_plain(self, group: dict[str, Any], moments: StepMoments | None) -> bool:
+        """Whether this step is the rule's own, without any correction."""
+        return self._strategy_now(group, moments) == "plug_in"
+
+    def _step_as_torch(self, group: dict[str, Any], params: list[Tensor]) -> bool:
+        """Take the whole step with torch's own fused kernel, if there is one; say if it was."""
+        return False
+
+    def _decoupled(self, group: dict[str, Any]) -> float:
+        """The weight decay that a fused step applies to the parameter."""
+        return group["weight_decay"]
+
+    def _strategy_now(self, group: dict[str, Any], moments: StepMoments | None) -> str:
+        """The strategy of this step: plain until there is something to correct with."""
+        strategy = self._strategy(group)
+        if strategy == "plug_in" or (moments is None and not self._had_statistics):
+            return "plug_in"  # bit for bit torch's own
+        if group.get("storage") is None:
+            return strategy
+        if moments is None or not (moments.observed or group.get("observed")):
+            return "plug_in"
+        return f"{strategy}_{'spaced' if moments.observed else 'held'}"
+
+    def _raw_inputs(
+        self, params: list[Tensor], grads: list[Tensor], moments: StepMoments | None, highest: int
+    ) -> dict[str, list[Tensor]]:
+        """As `_moment_inputs`, for steps that clean up themselves: nothing is copied."""
+        names = [f"c{k}" for k in range(2, highest + 1)]
+        inputs: dict[str, list[Tensor]] = {name: [] for name in (*names, "unit_of_c")}
+        for param, grad in zip(params, grads, strict=True):
+            record = None if moments is None else moments[param]
+            if record is None:
+                zero = torch.zeros_like(param, dtype=accumulator_dtype(param))
+                central, unit = dict.fromkeys(range(2, highest + 1), zero), zero.new_zeros(())
+            else:
+                scale, aligned = record.alignment(grad)
+                self._misaligned = self._misaligned + (~aligned).long()
+                central = record.scaled_central
+                unit = torch.where(aligned, scale, torch.zeros_like(scale))
+            for k, name in enumerate(names, start=2):
+                inputs[name].append(central[k])
+            inputs["unit_of_c"].append(unit)
+        return inputs
 
     def _wants_statistics(self, group: dict[str, Any]) -> bool:
         return super()._wants_statistics(group) or self._feeds_on_moments(group)
@@ -147,15 +248,21 @@ class AveragedOptimizer(CorrectedOptimizer):
         available: Mapping[str, Any] = {
             "t": count,
             "microbatches": float(microbatches or 2),
+            "every": float(getattr(self._stats, "every", 1)),
+            "observed": float(group.get("observed", 1)),
             **hypers,
         }
         scalars = function(*(available[name] for name in parameters_of(function)))
         if microbatches is None and "warm" in scalars:
-            scalars["warm"] = 0.0  # no statistics in this step: take it uncorrected
+            # no statistics in this step: take it uncorrected
+            scalars |= {n: 0.0 for n in ("warm", "push", "swell") if n in scalars}
         return {**available, **scalars, "lr": group["lr"]}
 
     def _meter(self, group: dict[str, Any], param: Tensor, state: dict[str, Tensor]):
         strategy = self._strategy(group)
+        if group.get("storage") is not None and strategy != "plug_in":
+            scalars = self._step_scalars(group, f"{strategy}_held", 2, float(state["step"]))
+            return read_shares(self._module(group), state, scalars)
         function = getattr(self._module(group), f"meter_{strategy}", None)
         if function is None:
             zero = torch.zeros_like(param, dtype=torch.float32)

@@ -9,11 +9,14 @@ from torch import Tensor
 from torch.optim.optimizer import Optimizer, ParamsT
 
 from deltabias.microbatch import MicrobatchStats, Moments, StepMoments
+from deltabias.microbatch.layout import local
 from deltabias.optim.checks import (
     all_finite,
+    described,
     refuse_flags,
     refuse_gradient,
     refuse_parameter,
+    refuse_sharded,
 )
 from deltabias.optim.meter import Validity, summarize
 
@@ -37,6 +40,7 @@ class CorrectedOptimizer(Optimizer):
     states: tuple[str, ...] = ()
     counters: tuple[str, ...] = ()
     unsupported: tuple[str, ...] = IMPLEMENTATION
+    elementwise: bool = True  # else shards of a parameter are refused
 
     def __init__(self, params: ParamsT, defaults: dict[str, Any]):
         self._stats: MicrobatchStats | None = None
@@ -62,6 +66,7 @@ class CorrectedOptimizer(Optimizer):
         for group in self.param_groups:
             self._check_statistics(stats, group)
         self._stats = stats
+        stats.agreement.add(described(self))
 
     @staticmethod
     def _check_known(stats: MicrobatchStats, params: list[Tensor]) -> None:
@@ -80,6 +85,17 @@ class CorrectedOptimizer(Optimizer):
                 f"correction={group['correction']!r} needs moments={needed}, the statistics keep "
                 f"moments={stats.moments}; build MicrobatchStats(params, moments={needed})."
             )
+        every = getattr(stats, "every", 1)
+        if every > 1 and not self._remembers_shares(group):
+            raise ValueError(
+                f"statistics with {every=} are for a step that remembers what it saw; pass "
+                "storage='int8' (or 'bfloat16', 'float32') to AdamW with correction='delta' or "
+                "'closed_form', or build MicrobatchStats(params, every=1)."
+            )
+
+    def _remembers_shares(self, group: dict[str, Any]) -> bool:
+        """Whether the group's correction works without statistics in between."""
+        return group["correction"] == "none"
 
     def _moments_needed(self, group: dict[str, Any]) -> int:
         raise NotImplementedError
@@ -101,7 +117,7 @@ class CorrectedOptimizer(Optimizer):
                 "backward in stats.microbatch()"
             )
         taken = stats.consume()
-        if taken.count < 2:
+        if taken.observed and taken.count < 2:
             return self._without(
                 f"microbatches={taken.count} gives no variance estimate; need at least 2, or "
                 f"pass correction={self.plain!r}"
@@ -154,9 +170,9 @@ class CorrectedOptimizer(Optimizer):
         self._counts["steps"] += 1
         if moments is not None:
             self._counts["corrected"] += 1
-            self._had_statistics = True
+            self._had_statistics = self._had_statistics or moments.observed
         for group in self.param_groups:
-            if moments is not None:
+            if moments is not None and moments.observed:
                 group["microbatches"] = moments.count  # kept with the group for the meter
             params = [p for p in group["params"] if p.grad is not None]
             for param in params:
@@ -181,7 +197,7 @@ class CorrectedOptimizer(Optimizer):
         looked_at = [p for p in params if id(p) in wanted]
         if all_finite([p.grad for p in looked_at]):
             return True
-        bad = next(p for p in looked_at if not bool(torch.isfinite(p.grad).all()))
+        bad = next(p for p in looked_at if not all_finite([p.grad]))
         if self._group_of(bad)["nonfinite"] == "raise":
             raise FloatingPointError(
                 f"the gradient of a parameter of shape {tuple(bad.shape)} is not finite; nothing "
@@ -246,6 +262,8 @@ class CorrectedOptimizer(Optimizer):
         for param in tensors:
             if isinstance(param, Tensor):  # anything else is torch's to refuse
                 refuse_parameter(param)
+                if not self.elementwise:
+                    refuse_sharded(type(self).__name__, param)
         if self._stats is not None:
             needing = [p for p in tensors if isinstance(p, Tensor) and p.requires_grad]
             self._check_known(self._stats, needing)
@@ -264,6 +282,10 @@ class CorrectedOptimizer(Optimizer):
     def _accumulators(self, group: dict[str, Any]) -> tuple[str, ...]:
         raise NotImplementedError
 
+    def _dtype_of(self, name: str, param: Tensor, group: dict[str, Any]) -> torch.dtype:
+        """What an accumulator or a counter is kept in, whatever the parameter's dtype."""
+        return torch.float32 if name in self.counters else accumulator_dtype(param)
+
     @torch.no_grad()
     def _init_state(self, param: Tensor, group: dict[str, Any]) -> None:
         state = self.state[param]
@@ -274,8 +296,9 @@ class CorrectedOptimizer(Optimizer):
                 state[name] = torch.zeros_like(param, memory_format=torch.preserve_format)
         for name in self._accumulators(group):
             if name not in state:
+                dtype = self._dtype_of(name, param, group)
                 state[name] = torch.zeros_like(
-                    param, dtype=accumulator_dtype(param), memory_format=torch.preserve_format
+                    param, dtype=dtype, memory_format=torch.preserve_format
                 )
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -296,17 +319,19 @@ class CorrectedOptimizer(Optimizer):
             refuse_flags(
                 type(self).__name__, {k: v for k, v in flags.items() if k not in IMPLEMENTATION}
             )
+        own = [{n: g[n] for n in IMPLEMENTATION if n in g} for g in self.param_groups]
         super().load_state_dict(state_dict)
-        for group in self.param_groups:
-            for name in IMPLEMENTATION:
+        for group, flags in zip(self.param_groups, own, strict=True):
+            for name in IMPLEMENTATION:  # how a step is computed is not the checkpoint's to say
                 group.pop(name, None)
+            group.update(flags)
         saved = [i for group in state_dict["param_groups"] for i in group["params"]]
         for index, param in zip(saved, self._all_params(), strict=True):
             group = self._group_of(param)
             for name in (*self._accumulators(group), *self.counters):
                 value = state_dict["state"].get(index, {}).get(name)
                 if value is not None:
-                    dtype = torch.float32 if name in self.counters else accumulator_dtype(param)
+                    dtype = self._dtype_of(name, param, group)
                     self.state[param][name] = value.to(param.device, dtype, copy=True)
             if param.requires_grad:
                 self._init_state(param, group)
@@ -345,7 +370,8 @@ class CorrectedOptimizer(Optimizer):
     def validity(self) -> Validity:
         """How much is corrected and how far the expansion can be trusted; see `Validity`.
 
-        Worked out from the state when asked for, so it costs nothing when not.
+        Worked out from the state when asked for, so it costs nothing when not. Of DTensors it is
+        about this rank's shards, and nothing is communicated.
         """
         pairs, effective = [], 1.0
         for group in self.param_groups:
@@ -353,7 +379,8 @@ class CorrectedOptimizer(Optimizer):
                 state = self.state.get(param)
                 if not state or state["step"] == 0 or group["correction"] == "none":
                     continue
-                pairs.append(self._meter(group, param, state))
+                shards = {name: local(value) for name, value in state.items()}
+                pairs.append(self._meter(group, local(param), shards))
                 effective = max(effective, self._effective_steps(group, float(state["step"])))
         mean, worst, coupling, outside = summarize(pairs)
         return Validity(

@@ -5,6 +5,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim.optimizer import Optimizer
+
+from deltabias.microbatch.layout import local
 
 NONFINITE = ("raise", "skip", "ignore")
 
@@ -36,6 +39,12 @@ def check_choice(name: str, value: str, allowed: Iterable[str]) -> None:
         )
 
 
+def check_fused(options: Mapping[str, Any]) -> None:
+    """Raise for two implementations at once, as torch does."""
+    if options["fused"] and options["foreach"]:
+        raise RuntimeError("`fused` and `foreach` cannot be `True` together; leave one out.")
+
+
 def refuse_flags(optimizer: str, flags: Mapping[str, Any]) -> None:
     """Raise for a flag of torch.optim that is not supported; never ignore one."""
     for name, value in flags.items():
@@ -46,12 +55,33 @@ def refuse_flags(optimizer: str, flags: Mapping[str, Any]) -> None:
             )
 
 
+def described(optimizer: Optimizer) -> dict[str, str]:
+    """The options of every group by name, as text that is equal on ranks that agree."""
+    return {
+        f"{type(optimizer).__name__}, group {i}, {name}": repr(value)
+        if name != "params"
+        else f"{len(value)} of them"
+        for i, group in enumerate(optimizer.param_groups)
+        for name, value in group.items()
+    }
+
+
 def refuse_parameter(param: Tensor) -> None:
     """Raise for parameters whose moments are not defined elementwise."""
     if torch.is_complex(param):
         raise RuntimeError(
             f"a complex parameter (dtype {param.dtype}, shape {tuple(param.shape)}) is not "
             "supported; optimize its real view, torch.view_as_real(param)."
+        )
+
+
+def refuse_sharded(optimizer: str, param: Tensor) -> None:
+    """Raise for a DTensor of which no rank has the whole matrix."""
+    if any(placement.is_shard() for placement in getattr(param, "placements", ())):
+        raise NotImplementedError(
+            f"{optimizer} needs whole matrices, and a parameter of shape {tuple(param.shape)} is "
+            f"sharded, {param.placements}; replicate it (DistributedDataParallel), or use an "
+            "optimizer that works elementwise, as AdamW."
         )
 
 
@@ -66,7 +96,26 @@ def refuse_gradient(param: Tensor) -> None:
 
 
 def all_finite(grads: list[Tensor]) -> bool:
-    """Whether every gradient is finite: one look, one answer from each kind of device."""
+    """Whether every gradient is finite: one look, one answer from each kind of device.
+
+    Of DTensors each rank looks at its own shards; one small collective for each dimension of
+    their meshes makes the answer common.
+    """
+    whole = _all_finite([local(g) for g in grads])
+    for group, device in _sharing(grads):
+        flag = torch.tensor(float(whole), device=device)
+        torch.distributed.all_reduce(flag, op=torch.distributed.ReduceOp.MIN, group=group)
+        whole = bool(flag)
+    return whole
+
+
+def _sharing(grads: list[Tensor]) -> list[tuple]:
+    """The process groups over which DTensors are spread, each with its device."""
+    meshes = dict.fromkeys(g.device_mesh for g in grads if hasattr(g, "device_mesh"))
+    return [(group, mesh.device_type) for mesh in meshes for group in mesh.get_all_groups()]
+
+
+def _all_finite(grads: list[Tensor]) -> bool:
     grads = [g for g in grads if g.numel()]
     extremes = [e for g in grads if g.is_cpu for e in g.aminmax()]  # NaN is kept by both
     elsewhere = [g for g in grads if not g.is_cpu]

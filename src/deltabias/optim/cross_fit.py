@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from deltabias.microbatch import Moments, StepMoments
+from deltabias.microbatch.layout import local
 
 SECOND_FOLD = "_second"
 CROSS_FITTED = ("cross_fit", "cross_fit+delta")
@@ -79,7 +80,8 @@ def crossed_step(
 
     Returns whether the statistics did not belong to the gradient, as a 0-d tensor.
     """
-    gradients, records, factor = group_gradients(moments, param, grad)
+    gradients, records, factor = group_gradients(moments, param, local(grad))
+    param, state = local(param), {name: local(value) for name, value in state.items()}
     suffixes = ("", SECOND_FOLD)
     beta1, beta2 = scalars["beta1"], scalars["beta2"]
     for gradient, suffix in zip(gradients, suffixes, strict=True):

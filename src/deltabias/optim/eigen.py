@@ -86,23 +86,30 @@ def eigendecompose(
     EigensolverFailed
         Also the fp64 retry failed; the solver's own error is the ``__cause__``.
     """
-    check_dense(matrix, name)
     check_range("damping", damping)
     if damping == float("inf"):
         raise ValueError(f"{damping=} is not finite")
+    symmetric = check_matrix(matrix, name)
+    if not matrix.numel():
+        return symmetric.new_zeros(symmetric.shape[:-1]), symmetric
+    with full_precision():
+        values, vectors = _solve(symmetric, name)
+    values = _checked_eigenvalues(values, matrix, float(damping), name)
+    return values + damping, vectors
+
+
+def check_matrix(matrix: Tensor, name: str) -> Tensor:
+    """The symmetric part in at least fp32, or the `TypeError` or `MatrixError` it deserves."""
+    check_dense(matrix, name)
     if matrix.ndim < 2 or matrix.shape[-1] != matrix.shape[-2]:
         raise MatrixError(
             f"{name} has shape {tuple(matrix.shape)}; an eigen-decomposition needs [..., d, d]"
         )
     work = matrix.to(torch.promote_types(matrix.dtype, torch.float32))
     if not matrix.numel():
-        return work.new_zeros(work.shape[:-1]), work.clone()
+        return work.clone()
     _check_symmetric(work, _rounding(matrix), name)
-    symmetric = torch.lerp(work, work.mT, 0.5)  # no overflow, where a sum could
-    with full_precision():
-        values, vectors = _solve(symmetric, name)
-    values = _checked_eigenvalues(values, matrix, float(damping), name)
-    return values + damping, vectors
+    return torch.lerp(work, work.mT, 0.5)  # no overflow, where a sum could
 
 
 @torch.no_grad()

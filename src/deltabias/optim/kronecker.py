@@ -68,7 +68,13 @@ class Side:
         The inverse root is that of `count` (A + damping I), for factors that are sums of `count`
         statistics. Raises what `eigendecompose` raises; `name` is for its texts.
         """
-        eigenvalues, basis = eigendecompose(average, damping=damping, name=name)
+        return cls.from_eigen(*eigendecompose(average, damping=damping, name=name), power, count)
+
+    @classmethod
+    def from_eigen(
+        cls, eigenvalues: Tensor, basis: Tensor, power: Fraction, count: int = 1
+    ) -> "Side":
+        """From the eigenvalues [B, d] and the basis of A + damping I, as `decompose`."""
         scale = eigenvalues.mean(-1)
         eigenvalues = eigenvalues / scale[:, None]
         bare = cls(power, basis, eigenvalues, scale, (count * scale) ** float(-1 / power), basis)
@@ -161,3 +167,14 @@ class Side:
 
     def _unrotate(self, function: Tensor) -> Tensor:
         return (self.basis @ function @ self.basis.mT) * self.size[:, None, None]
+
+
+@dataclass(frozen=True)
+class BareSide:
+    """A side of which only the inverse root is known: what an iteration leaves.
+
+    Enough to precondition. Not to correct: the corrections are products of entries in the
+    eigenbasis, which no iteration finds.
+    """
+
+    inverse_root: Tensor

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from deltabias.optim.grafting import SQUARED, grafted
-from deltabias.optim.kronecker import Side
+from deltabias.optim.kronecker import BareSide, Side
+from deltabias.optim.root_requests import Answer, Request
 from deltabias.optim.tracked_spread import (
     TRACKS_DIAGONAL,
     TRACKS_UPDATE,
@@ -30,7 +31,7 @@ from deltabias.optim.tracked_spread import (
 States = Mapping[str, Tensor]
 TRACKING = (*TRACKS_UPDATE, *TRACKS_DIAGONAL)
 HELD = ("basis", "eigenvalues", "scale", "size", "inverse_root")
-"""What of a `Side` outlives the step, with a refresh interval above 1."""
+"""The states that a `Side` is made of."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,14 @@ class Options:
     refresh: int
     grafting: str | None
     eps: float
+    solver: str = "eigh"
+    root_error: float = 1e-4
+    root_precision: str = "fp32"
+
+    @property
+    def held(self) -> tuple[str, ...]:
+        """What of a side outlives the step, with a refresh interval above 1."""
+        return HELD if self.solver == "eigh" else ("inverse_root",)
 
     @property
     def folds(self) -> int:
@@ -88,6 +97,17 @@ class Sample:
 
 
 @dataclass(frozen=True)
+class Begun:
+    """A step whose factors are known, and which inverse roots it needs: none if not due."""
+
+    sample: Sample
+    step: int
+    due: bool
+    factors: Factors
+    requests: dict[str, Request]
+
+
+@dataclass(frozen=True)
 class Prepared:
     """A step that can no longer fail."""
 
@@ -95,7 +115,7 @@ class Prepared:
     step: int
     due: bool
     factors: Factors
-    sides: dict[str, Side]
+    sides: dict[str, Side] | dict[str, BareSide]
 
 
 @dataclass(frozen=True)
@@ -122,7 +142,7 @@ def state_shapes(blocks: int, rows: int, columns: int, options: Options) -> dict
         if options.refresh > 1:
             sizes = {"basis": (b, d, d), "eigenvalues": (b, d), "scale": (b,), "size": (b,),
                      "inverse_root": (b, d, d)}  # fmt: skip
-            shapes |= {f"{side}_{held}": sizes[held] for held in HELD}
+            shapes |= {f"{side}_{held}": sizes[held] for held in options.held}
     if options.tracks:
         shapes["spread_seen"] = (b, 2)
     if options.couples:
@@ -147,6 +167,13 @@ def prepare(states: States, sample: Sample, step: int, options: Options) -> Prep
 
     Raises what `eigendecompose` raises.
     """
+    begun = begin(states, sample, step, options)
+    solved = {side: request.solve() for side, request in begun.requests.items()}
+    return with_roots(states, begun, solved, options)
+
+
+def begin(states: States, sample: Sample, step: int, options: Options) -> Begun:
+    """Factors with the newest statistics; changes nothing and cannot fail."""
     factors = {}
     for side in options.powers:
         factor, statistic = states[side], sample.statistics[side]
@@ -156,17 +183,35 @@ def prepare(states: States, sample: Sample, step: int, options: Options) -> Prep
             else torch.lerp(factor, statistic, 1 - options.beta2)
         )
     due = (step - 1) % options.refresh == 0
+    divisor, count = options.average_count(step)
+    how = (options.solver, options.root_error, options.root_precision)
+    requests = {
+        side: Request(
+            factors[side] / divisor, options.damping / count, power, f"the {side} factor", *how
+        )
+        for side, power in options.powers.items()
+        if due
+    }
+    return Begun(sample, step, due, factors, requests)
+
+
+def with_roots(
+    states: States, begun: Begun, solved: Mapping[str, Answer], options: Options
+) -> Prepared:
+    """The step with the answers to its requests; those held where none were due."""
+    _, count = options.average_count(begun.step)
     sides = {}
     for side, power in options.powers.items():
-        if due:
-            divisor, count = options.average_count(step)
-            damping = options.damping / count
-            average, name = factors[side] / divisor, f"the {side} factor"
-            sides[side] = Side.decompose(average, damping, power, name, count)
+        held = {name: states[f"{side}_{name}"] for name in options.held if not begun.due}
+        if options.solver == "eigh":
+            sides[side] = (
+                Side.from_eigen(*solved[side], power, count) if begun.due else Side(power, **held)
+            )
         else:
-            held = {name: states[f"{side}_{name}"] for name in HELD}
-            sides[side] = Side(power, **held)
-    return Prepared(sample, step, due, factors, sides)
+            sides[side] = BareSide(
+                solved[side][0] * count ** float(-1 / power) if begun.due else held["inverse_root"]
+            )
+    return Prepared(begun.sample, begun.step, begun.due, begun.factors, sides)
 
 
 def _deviations(states: States, sample: Sample, step: int, options: Options) -> Deviations | None:
@@ -196,7 +241,7 @@ def finish(states: States, prepared: Prepared, options: Options) -> Finished:
     else:
         update = through(sides, momentum)
     if options.refresh > 1 and prepared.due:
-        new |= {f"{n}_{h}": getattr(side, h) for n, side in sides.items() for h in HELD}
+        new |= {f"{n}_{h}": getattr(side, h) for n, side in sides.items() for h in options.held}
     if options.folds == 2:  # of each block's two folds, side by side, the mean
         update, momentum, gradient = (
             x.unflatten(0, (-1, 2)).mean(1) for x in (update, momentum, gradient)

@@ -108,6 +108,7 @@ class Muon(CorrectedOptimizer):
 
     plain = "plug_in"
     states = ("momentum_buffer",)
+    elementwise = False
     unsupported = (*CorrectedOptimizer.unsupported, "maximize", "foreach")
 
     def __init__(

@@ -8,7 +8,7 @@ from torch.optim.optimizer import ParamsT
 
 from deltabias.generated import rmsprop, rmsprop_mean_of_squares
 from deltabias.optim.averaged import CORRECTIONS, AveragedOptimizer
-from deltabias.optim.checks import NONFINITE, check_choice, check_range, refuse_flags
+from deltabias.optim.checks import NONFINITE, check_choice, check_fused, check_range, refuse_flags
 
 SECOND_MOMENTS: dict[str, ModuleType] = {
     "square_of_mean": rmsprop,
@@ -25,8 +25,9 @@ class RMSprop(AveragedOptimizer):
     ----------
     params, lr, alpha, eps, weight_decay, maximize, foreach
         as `torch.optim.RMSprop`; the decay is coupled (added to the gradient), as torch's
-    correction, second_moment, nonfinite
-        as `deltabias.optim.AdamW`
+    correction, second_moment, nonfinite, fused
+        as `deltabias.optim.AdamW`; torch has no fused RMSprop, so ``fused=True`` without a
+        correction is the compiled plain step, a few units in the last place from torch's
 
     Raises
     ------
@@ -41,7 +42,7 @@ class RMSprop(AveragedOptimizer):
     """
 
     states = ("square_avg",)
-    unsupported = (*AveragedOptimizer.unsupported, "momentum", "centered")
+    unsupported = ("capturable", "differentiable", "momentum", "centered")
 
     def __init__(
         self,
@@ -60,6 +61,7 @@ class RMSprop(AveragedOptimizer):
         correction: str = "delta",
         second_moment: str = "square_of_mean",
         nonfinite: str = "raise",
+        fused: bool | None = None,
     ):
         refuse_flags(
             "RMSprop",
@@ -80,6 +82,7 @@ class RMSprop(AveragedOptimizer):
             "correction": correction,
             "second_moment": second_moment,
             "nonfinite": nonfinite,
+            "fused": fused,
         }
         super().__init__(params, defaults)
 
@@ -92,6 +95,7 @@ class RMSprop(AveragedOptimizer):
         check_choice("correction", options["correction"], CORRECTIONS)
         check_choice("second_moment", options["second_moment"], SECOND_MOMENTS)
         check_choice("nonfinite", options["nonfinite"], NONFINITE)
+        check_fused(options)
         super().add_param_group(param_group)
 
     def _module(self, group: dict[str, Any]) -> ModuleType:
@@ -109,6 +113,9 @@ class RMSprop(AveragedOptimizer):
 
     def _decay(self, group: dict[str, Any], params: list[Tensor]) -> None:
         """The decay is in the gradient."""
+
+    def _decoupled(self, group: dict[str, Any]) -> float:
+        return 0.0
 
     def _effective_steps(self, group: dict[str, Any], step: float) -> float:
         alpha = float(group["alpha"])

@@ -1,7 +1,6 @@
 """Shampoo, corrected: Kronecker-factored preconditioning without its finite-sample bias."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
@@ -11,35 +10,21 @@ from torch.optim.optimizer import ParamsT
 
 from deltabias.generated import adamw
 from deltabias.microbatch import MicrobatchStats
+from deltabias.microbatch.agreement import check_agreement, describe
 from deltabias.microbatch.matrix_moments import MatrixStep, full_precision
 from deltabias.microbatch.matrix_stats import matrix_shape
+from deltabias.microbatch.ranks import check_initialized
 from deltabias.optim.base import CorrectedOptimizer, accumulator_dtype
-from deltabias.optim.block_stacks import Stack, layout_of, paste
-from deltabias.optim.kronecker_step import (
-    Options,
-    Prepared,
-    finish,
-    inversion_name,
-    prepare,
-    state_shapes,
-)
+from deltabias.optim.block_stacks import layout_of
+from deltabias.optim.checks import described
+from deltabias.optim.kronecker_step import begin, finish, inversion_name, state_shapes
 from deltabias.optim.shampoo_meter import MatrixValidity
 from deltabias.optim.shampoo_options import check_group, check_statistics, options_of
 from deltabias.optim.shampoo_sample import gather
+from deltabias.optim.shampoo_stacks import Work, solved, spread, stacks
 from deltabias.optim.stepping import by_step_count, run_step, use_foreach
 
 KINDS_OF_BLOCKS = 4  # inner ones, the right edge, the lower edge, the corner
-STACK_ELEMENTS = 2**24  # members are concatenated up to this many; above, launches are cheap
-
-
-@dataclass(frozen=True)
-class Work:
-    """A stack of blocks, prepared, and where its update goes."""
-
-    stack: Stack
-    members: tuple[tuple[Tensor, int], ...]
-    prepared: Prepared
-    misaligned: Tensor | int
 
 
 class Shampoo(CorrectedOptimizer):
@@ -100,6 +85,12 @@ class Shampoo(CorrectedOptimizer):
     nonfinite : {"raise", "skip", "ignore"}
         what to do with a NaN or infinite gradient; ``ignore`` does not look, and then the
         eigensolver raises
+    solver : {"eigh", "iteration"}
+        "iteration" computes inverse roots by products of matrices alone, each with a proven bound;
+        for ``plug_in`` and ``cross_fit``, as corrections need the eigenbasis. See `iterate_root`
+    root_error, root_precision
+        of the iteration: the largest relative error that is accepted (what is not within it is
+        left to the eigensolver, and counted), and the precision that is tried first
 
     Notes
     -----
@@ -109,13 +100,14 @@ class Shampoo(CorrectedOptimizer):
     update's root mean square error grows by at most 1.3 % from step 20 on. With
     ``spread="history"`` drift of the mean counts as spread: see `history_deviations`.
 
-    A step computes every factor and its decomposition before it changes anything, so it holds
-    3 (d² + n²) numbers for all blocks at once besides the states.
+    A step computes everything that can fail before it changes anything, so it holds 3 (d² + n²)
+    numbers for all blocks at once besides the states.
 
     Raises
     ------
     ValueError, TypeError
-        for options out of range or not known, at construction and in `add_param_group`.
+        for options out of range or not known, at construction and in `add_param_group`;
+        NotImplementedError for sharded parameters.
     EigensolverFailed, SingularPreconditioner
         by `step`, before anything is changed: no eigendecomposition; a deficient factor with
         ``damping=0``.
@@ -138,6 +130,7 @@ class Shampoo(CorrectedOptimizer):
 
     plain = "plug_in"
     states = ("exp_avg", "exp_avg_sq")
+    elementwise = False
 
     def __init__(
         self,
@@ -160,6 +153,9 @@ class Shampoo(CorrectedOptimizer):
         foreach: bool | None = None,
         maximize: bool = False,
         nonfinite: str = "raise",
+        solver: str = "eigh",
+        root_error: float = 1e-4,
+        root_precision: str = "fp32",
     ):
         defaults = {
             "lr": lr,
@@ -180,8 +176,13 @@ class Shampoo(CorrectedOptimizer):
             "foreach": foreach,
             "maximize": maximize,
             "nonfinite": nonfinite,
+            "solver": solver,
+            "root_error": root_error,
+            "root_precision": root_precision,
         }
         self._clamped: Tensor | int = 0
+        self._fallbacks = 0
+        self._root_ranks: tuple | None = None
         self._work: dict[int, list[Work]] = {}
         super().__init__(params, defaults)
 
@@ -191,6 +192,24 @@ class Shampoo(CorrectedOptimizer):
             param_group = {**param_group, "root": str(param_group["root"])}
         check_group({**self.defaults, **param_group})
         super().add_param_group(param_group)
+
+    def share_roots(self, process_group: "torch.distributed.ProcessGroup | None" = None) -> None:
+        """From now on each rank of the group computes a part of the inverse roots.
+
+        For parameters that are replicated over the group, as by DistributedDataParallel: every
+        rank must make the same steps. On a CPU the steps are those of one process, bit for bit.
+        Every rank calls it once, after construction; it is not part of a checkpoint.
+
+        Raises
+        ------
+        RuntimeError
+            torch.distributed is not initialized.
+        RanksDisagree, RankLost
+            Other parameters or options on another rank; a rank that does not take part.
+        """
+        check_initialized()
+        check_agreement(describe(self._all_params()) | described(self), process_group)
+        self._root_ranks = (process_group,)
 
     # -- statistics ---------------------------------------------------------------------------
 
@@ -230,7 +249,9 @@ class Shampoo(CorrectedOptimizer):
                 )
             matrices = [p for p in chosen if matrix_shape(p.shape)]
             with full_precision():
-                self._work[index] = list(self._prepared(group, matrices, moments))
+                self._work[index] = list(self._begun(group, matrices, moments))
+        with full_precision():
+            self._solve()
 
     def _fresh_statistics(self) -> MatrixStep | None:
         """This step's statistics, not yet consumed."""
@@ -239,41 +260,26 @@ class Shampoo(CorrectedOptimizer):
             return None
         return self._stats.result()
 
-    def _prepared(
+    def _begun(
         self, group: dict[str, Any], params: list[Tensor], moments: MatrixStep | None
     ) -> Iterator[Work]:
         options = options_of(group)
-        for step, stack, members in self._stacks(group, params, options):
+        for step, stack, members in stacks(group, params, self.state):
             sample, misaligned = gather(members, group, options, moments)
             states = stack.read(state_shapes(1, 1, 1, options))
-            yield Work(stack, members, prepare(states, sample, step, options), misaligned)
+            yield Work(stack, members, begin(states, sample, step, options), misaligned)
 
-    def _stacks(
-        self, group: dict[str, Any], params: list[Tensor], options: Options
-    ) -> Iterator[tuple[int, Stack, tuple[tuple[Tensor, int], ...]]]:
-        """Equal blocks at equal steps, as (the coming step, where the states are, the blocks)."""
-        together: dict[tuple, list[tuple[Tensor, int]]] = {}
-        for param in params:
-            step = int(self.state[param]["step"]) + 1
-            for k, kind in enumerate(layout_of(matrix_shape(param.shape), group["block_size"])):
-                size = tuple(s.stop - s.start for s in kind[0])
-                key = (step, size, accumulator_dtype(param), param.device)
-                together.setdefault(key, []).append((param, k))
-        for (step, *_), members in together.items():
-            for part in self._portions(members):
-                states = tuple((self.state[param], k) for param, k in part)
-                yield step, Stack(states), part
-
-    def _portions(self, members: list[tuple[Tensor, int]]) -> Iterator[tuple]:
-        part, elements = [], 0
-        for param, k in members:
-            size = 4 * param.numel()
-            if part and elements + size > STACK_ELEMENTS:
-                yield tuple(part)
-                part, elements = [], 0
-            part.append((param, k))
-            elements += size
-        yield tuple(part)
+    def _solve(self) -> None:
+        """The inverse roots of all groups' work."""
+        options = {i: options_of(group) for i, group in enumerate(self.param_groups)}
+        self._work, fell = solved(self._work, options, self._root_ranks)
+        if fell:
+            self._fallbacks += fell
+            self._warn_once(
+                "Shampoo: for some inverse roots the iteration could not prove root_error, and "
+                "the eigensolver was asked, too; validity().fallbacks counts them. Raise "
+                "root_error or damping, or use solver='eigh'."
+            )
 
     def _update_group(
         self, group: dict[str, Any], params: list[Tensor], moments: MatrixStep | None
@@ -293,28 +299,15 @@ class Shampoo(CorrectedOptimizer):
         for work in self._work.pop(index):
             states = work.stack.read(state_shapes(1, 1, 1, options))
             with full_precision():
-                finished = finish(states, work.prepared, options)
+                finished = finish(states, work.progress, options)
             work.stack.write(finished.states)
             self._clamped = self._clamped + finished.clamped
             self._misaligned = self._misaligned + work.misaligned
-            self._spread(work.members, finished.update, updates, group["block_size"])
+            spread(work.members, finished.update, updates, group["block_size"])
         for param in params:
             if id(param) in updates:
                 update = updates[id(param)].view(param.shape)
                 param.add_(update.to(param.dtype), alpha=-float(group["lr"]))
-
-    @staticmethod
-    def _spread(
-        members: tuple[tuple[Tensor, int], ...],
-        stacked: Tensor,
-        updates: dict[int, Tensor],
-        block_size: int,
-    ) -> None:
-        """Write a stack's update into its parameters' updates."""
-        kinds = [layout_of(matrix_shape(p.shape), block_size)[k] for p, k in members]
-        parts = stacked.split([len(kind) for kind in kinds])
-        for (param, _), kind, part in zip(members, kinds, parts, strict=True):
-            paste(updates[id(param)], kind, part)
 
     def _step_vectors(self, group: dict[str, Any], params: list[Tensor]) -> None:
         """The generated step of AdamW, for what has no two factors."""
@@ -364,11 +357,13 @@ class Shampoo(CorrectedOptimizer):
         return False  # a step without statistics is the same whatever came before
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_clamped": self._clamped}
+        return {**super().__getstate__(), "_clamped": self._clamped, "_fallbacks": self._fallbacks}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self.__dict__.setdefault("_clamped", 0)
+        self.__dict__.setdefault("_fallbacks", 0)
+        self.__dict__["_root_ranks"] = None
         self.__dict__["_work"] = {}
 
     # -- the meter ----------------------------------------------------------------------------
@@ -378,7 +373,9 @@ class Shampoo(CorrectedOptimizer):
 
         Worked out from the state when asked for (eigenvalues of K), so it costs nothing when not.
         """
-        return MatrixValidity(**vars(super().validity()), clamped=int(self._clamped))
+        return MatrixValidity(
+            **vars(super().validity()), clamped=int(self._clamped), fallbacks=self._fallbacks
+        )
 
     def _meter(
         self, group: dict[str, Any], param: Tensor, state: dict[str, Tensor]

@@ -17,6 +17,9 @@ class MatrixValidity(Validity):
     ----------
     clamped : int
         terms of blocks, summed over steps, that were cut to the size an expansion can have
+    fallbacks : int
+        inverse roots, summed over steps, for which ``solver="iteration"`` asked the eigensolver
     """
 
     clamped: int = 0
+    fallbacks: int = 0

@@ -10,12 +10,14 @@ from deltabias.optim.checks import NONFINITE, check_betas, check_choice, check_r
 from deltabias.optim.grafting import GRAFTINGS
 from deltabias.optim.kronecker import KERNELS
 from deltabias.optim.kronecker_step import Options
+from deltabias.optim.root_iteration import POWERS, PRECISIONS
 from deltabias.optim.tracked_spread import SIDES, default_power
 
 CORRECTIONS = ("full", "diagonal", "eigenvalue_only", "sketch", "cross_fit", "plug_in")
 SECOND_MOMENTS = ("square_of_mean", "mean_of_squares")
 SPREADS = ("history", "microbatches")
 MEMORIES = ("ema", "sum")
+SOLVERS = ("eigh", "iteration")
 
 
 def check_group(options: Mapping[str, Any]) -> None:
@@ -30,6 +32,8 @@ def check_group(options: Mapping[str, Any]) -> None:
         "memory": MEMORIES,
         "sides": ("both", *SIDES),
         "grafting": GRAFTINGS,
+        "solver": SOLVERS,
+        "root_precision": PRECISIONS,
         "nonfinite": NONFINITE,
     }
     for name, allowed in choices.items():
@@ -41,6 +45,25 @@ def check_group(options: Mapping[str, Any]) -> None:
     if options["root"] is not None:
         power_of(options["root"])
     _check_combination(options)
+    _check_solver(options)
+
+
+def _check_solver(options: Mapping[str, Any]) -> None:
+    if not 0 < options["root_error"] < 1:
+        raise ValueError(f"root_error={options['root_error']!r} must lie between 0 and 1.")
+    if options["solver"] == "eigh":
+        return
+    if options["correction"] not in ("plug_in", "cross_fit"):
+        raise ValueError(
+            f"solver='iteration' with correction={options['correction']!r}: corrections are "
+            "made in the eigenbasis, which an iteration does not find; use solver='eigh', or "
+            "correction='plug_in' or 'cross_fit'."
+        )
+    if (power := max(options_of(options).powers.values())) not in POWERS:
+        raise ValueError(
+            f"solver='iteration' with root={power}; iterations are for root "
+            f"{', '.join(map(str, POWERS))}. Use solver='eigh'."
+        )
 
 
 def _check_combination(options: Mapping[str, Any]) -> None:
@@ -86,6 +109,9 @@ def options_of(group: Mapping[str, Any]) -> Options:
         refresh=group["refresh"],
         grafting=group["grafting"],
         eps=float(group["eps"]),
+        solver=group["solver"],
+        root_error=float(group["root_error"]),
+        root_precision=group["root_precision"],
     )
 
 

@@ -14,10 +14,12 @@ from deltabias.optim.checks import (
     NONFINITE,
     check_betas,
     check_choice,
+    check_fused,
     check_range,
     refuse_flags,
     refuse_gradient,
 )
+from deltabias.optim.fused import run_fused
 from deltabias.optim.stepping import by_step_count, parameters_of, run_step, use_foreach
 
 CORRECTIONS = ("none", "delta")
@@ -48,6 +50,8 @@ class SophiaG(AveragedOptimizer):
         B, the number of examples (or tokens) a curvature gradient averages over
     correction : {"delta", "none"}
     nonfinite : {"raise", "skip", "ignore"}
+    fused : bool, optional
+        one compiled pass for each of the two steps; a few units in the last place from the plain
 
     Sources
     -------
@@ -56,6 +60,7 @@ class SophiaG(AveragedOptimizer):
 
     states = ("exp_avg", "hessian")
     counters = ("hessian_step",)
+    unsupported = ("capturable", "differentiable")
 
     def __init__(
         self,
@@ -72,6 +77,7 @@ class SophiaG(AveragedOptimizer):
         capturable: bool = False,
         correction: str = "delta",
         nonfinite: str = "raise",
+        fused: bool | None = None,
     ):
         refuse_flags("SophiaG", {"capturable": capturable})
         defaults = {
@@ -85,6 +91,7 @@ class SophiaG(AveragedOptimizer):
             "foreach": foreach,
             "correction": correction,
             "nonfinite": nonfinite,
+            "fused": fused,
         }
         super().__init__(params, defaults)
 
@@ -96,6 +103,7 @@ class SophiaG(AveragedOptimizer):
         check_betas(options["betas"])
         check_choice("correction", options["correction"], CORRECTIONS)
         check_choice("nonfinite", options["nonfinite"], NONFINITE)
+        check_fused(options)
         super().add_param_group(param_group)
 
     def _init_state(self, param: Tensor, group: dict[str, Any]) -> None:
@@ -171,10 +179,26 @@ class SophiaG(AveragedOptimizer):
         scalars = {"beta2": group["betas"][1]}
         if corrected:
             tensors["noise"] = [self.state[p]["noise"] for p in params]
-            tensors |= self._moment_inputs(params, tensors["grad"], moments, 2)
+            inputs = self._raw_inputs if group["fused"] else self._moment_inputs
+            tensors |= inputs(params, tensors["grad"], moments, 2)
             scalars["microbatches"] = 2.0 if moments is None else float(moments.count)
         name = "step_observe_delta" if corrected else "step_observe_plug_in"
-        run_step(sophia_g, name, tensors, scalars, foreach=use_foreach(group, params))
+        self._run(group, name, tensors, scalars, foreach=use_foreach(group, params))
+
+    def _run(
+        self,
+        group: dict[str, Any],
+        name: str,
+        tensors: dict[str, list[Tensor]],
+        scalars: dict[str, Any],
+        *,
+        foreach: bool,
+    ) -> None:
+        if not group["fused"]:
+            run_step(sophia_g, name, tensors, scalars, foreach=foreach)
+            return
+        decay = self._decoupled(group)
+        run_fused(sophia_g, name, tensors, scalars, weight_decay=decay, say_once=self._warn_once)
 
     def _step_together(
         self,
@@ -198,7 +222,7 @@ class SophiaG(AveragedOptimizer):
             scalars = self._curvature_scalars(group, seen)
             wanted = parameters_of(getattr(sophia_g, name))
             keywords = {n: scalars[n] for n in wanted if n not in tensors}
-            run_step(sophia_g, name, tensors, keywords, foreach=foreach)
+            self._run(group, name, tensors, keywords, foreach=foreach)
 
     def _curvature_scalars(self, group: dict[str, Any], seen: float) -> dict[str, Any]:
         """Scalars of the number of curvature updates; before the first nothing is known."""

@@ -1,6 +1,6 @@
 """Calls a rule's generated step for the parameters of a group, plain or foreach."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from inspect import Parameter, signature
 from types import ModuleType
@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._foreach_utils import _get_foreach_kernels_supported_devices
+
+from deltabias.microbatch.layout import local
 
 
 @cache
@@ -40,17 +42,18 @@ def run_step(
     *,
     foreach: bool,
 ) -> None:
-    """Run ``module.name`` on every tuple of tensors, or its foreach twin once per dtype."""
+    """Run ``module.name`` on every tuple of tensors, or its foreach twin once per dtype.
+
+    Of DTensors each rank updates its own shards: a step is elementwise.
+    """
+    tensors = {name: list(map(local, column)) for name, column in tensors.items()}
     if not foreach:
         function: Callable[..., Any] = getattr(module, name)
         for values in zip(*tensors.values(), strict=True):
             function(*values, **scalars)
         return
     function = getattr(module, f"{name}_foreach")
-    by_kind: dict[tuple, list[int]] = {}
-    for i, first in enumerate(next(iter(tensors.values()))):
-        by_kind.setdefault((first.device, first.dtype), []).append(i)
-    for indices in by_kind.values():
+    for indices in by_device_and_dtype(next(iter(tensors.values()))):
         function(*([column[i] for i in indices] for column in tensors.values()), **scalars)
 
 
@@ -60,3 +63,11 @@ def by_step_count(steps: list[Tensor]) -> dict[float, list[int]]:
     for i, step in enumerate(steps):
         groups.setdefault(float(step), []).append(i)
     return groups
+
+
+def by_device_and_dtype(tensors: Iterable[Tensor]) -> list[list[int]]:
+    """Positions of tensors of one kind."""
+    kinds: dict[tuple, list[int]] = {}
+    for i, tensor in enumerate(tensors):
+        kinds.setdefault((tensor.device, tensor.dtype), []).append(i)
+    return list(kinds.values())

@@ -19,7 +19,7 @@ from fractions import Fraction
 import torch
 from torch import Tensor
 
-from deltabias.optim.kronecker import Side
+from deltabias.optim.kronecker import BareSide, Side
 
 Factors = dict[str, Tensor]
 SIDES = ("left", "right")
@@ -114,7 +114,7 @@ class Tracked:
         return tuple(ratio.clamp(1.0, MOST_COMPLETION).unbind(1))
 
 
-def through(sides: dict[str, Side], matrix: Tensor) -> Tensor:
+def through(sides: dict[str, Side] | dict[str, BareSide], matrix: Tensor) -> Tensor:
     """P_L X P_R, with one factor or both; X is [B, d, n] or [B, r, d, n]."""
     roots = {name: side.inverse_root for name, side in sides.items()}
     if matrix.ndim == 4:

@@ -96,7 +96,7 @@ def certificate_from(content: Plan, *, mark: str = "") -> Certificate:
     )
 
 
-def refusal(rule: UpdateRule, reason: str, mark: str) -> str:
+def refusal(rule: object, reason: str, mark: str) -> str:
     """A file that proves nothing and says why."""
     plain = re.sub(r"[^ -~]|[(][*]|[*][)]|\"", " ", reason)
     return fold(f"{_head(rule, mark)}\n(** Not certified. {plain} *)\n")
@@ -131,7 +131,7 @@ def not_certified(content: Plan) -> tuple[str, ...]:
     return tuple(left)
 
 
-def _head(rule: UpdateRule, mark: str) -> str:
+def _head(rule: object, mark: str) -> str:
     words = re.sub(r"[^ -~]|[(]\*|\*[)]|\"", " ", f"{rule.name}: u = {rule}")
     return f"(** {words}.\n\n    {mark or 'Written by deltabias certify.'} *)\n"
 

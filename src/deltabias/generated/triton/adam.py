@@ -277,24 +277,24 @@ def step_delta_constants(
     """A row of the scalars that the kernel reads, the step count first."""
     _x1 = 1 - beta1
     _x3 = 1 - beta2
-    _x20 = microbatches - 1
-    _x24 = beta1 * beta2
-    _x25 = 1 - _x24
-    _x30 = microbatches - 2
-    _x31 = max(1, _x30)
-    _x32 = _x20 * _x31
-    _x36 = beta2**1.5
-    _x37 = min(_x36, _x24)
-    _x38 = 1 - _x37
-    _x48 = beta2**2
-    _x49 = min(_x48, _x24)
-    _x50 = 1 - _x49
-    _x55 = unit**0.5
-    _x62 = unit**2
-    _x65 = unit**1.5
-    _x91 = debias_preconditioner**0.5
-    _x106 = lr / debias_numerator
-    _x107 = -_x106
+    _x22 = microbatches - 1
+    _x26 = beta1 * beta2
+    _x27 = 1 - _x26
+    _x32 = microbatches - 2
+    _x33 = max(1, _x32)
+    _x34 = _x22 * _x33
+    _x38 = beta2**1.5
+    _x39 = min(_x38, _x26)
+    _x40 = 1 - _x39
+    _x50 = beta2**2
+    _x51 = min(_x50, _x26)
+    _x52 = 1 - _x51
+    _x57 = unit**0.5
+    _x64 = unit**2
+    _x67 = unit**1.5
+    _x93 = debias_preconditioner**0.5
+    _x108 = lr / debias_numerator
+    _x109 = -_x108
     keep = 1 - lr * weight_decay
     return [
         t,
@@ -304,28 +304,28 @@ def step_delta_constants(
         _x1,
         beta2,
         _x3,
-        _x20,
+        _x22,
         beta1,
-        _x25,
-        _x32,
-        _x37,
-        _x38,
-        _x49,
-        _x50,
-        _x55,
+        _x27,
+        _x34,
+        _x39,
+        _x40,
+        _x51,
+        _x52,
+        _x57,
         debias_numerator,
         unit,
         remembered_noise,
-        _x62,
+        _x64,
         remembered_third_mean,
-        _x65,
+        _x67,
         remembered_third,
         overlap,
         warm,
         spread,
-        _x91,
+        _x93,
         eps,
-        _x107,
+        _x109,
     ]
 
 
@@ -399,24 +399,24 @@ def step_delta_prepare(counts, given, rows, WIDTH: tl.constexpr):
     warm = warm * tl.load(given + 8)
     _xs1 = 1 - beta1
     _xs3 = 1 - beta2
-    _xs20 = microbatches - 1
-    _xs24 = beta1 * beta2
-    _xs25 = 1 - _xs24
-    _xs30 = microbatches - 2
-    _xs31 = tl.maximum(_xs30, 1)
-    _xs32 = _xs20 * _xs31
-    _xs36 = _power(beta2, 1.5)
-    _xs37 = tl.minimum(_xs36, _xs24)
-    _xs38 = 1 - _xs37
-    _xs48 = beta2 * beta2
-    _xs49 = tl.minimum(_xs48, _xs24)
-    _xs50 = 1 - _xs49
-    _xs55 = _power(unit, 0.5)
-    _xs62 = unit * unit
-    _xs65 = _power(unit, 1.5)
-    _xs91 = _power(debias_preconditioner, 0.5)
-    _xs106 = lr / debias_numerator
-    _xs107 = -_xs106
+    _xs22 = microbatches - 1
+    _xs26 = beta1 * beta2
+    _xs27 = 1 - _xs26
+    _xs32 = microbatches - 2
+    _xs33 = tl.maximum(_xs32, 1)
+    _xs34 = _xs22 * _xs33
+    _xs38 = _power(beta2, 1.5)
+    _xs39 = tl.minimum(_xs38, _xs26)
+    _xs40 = 1 - _xs39
+    _xs50 = beta2 * beta2
+    _xs51 = tl.minimum(_xs50, _xs26)
+    _xs52 = 1 - _xs51
+    _xs57 = _power(unit, 0.5)
+    _xs64 = unit * unit
+    _xs67 = _power(unit, 1.5)
+    _xs93 = _power(debias_preconditioner, 0.5)
+    _xs108 = lr / debias_numerator
+    _xs109 = -_xs108
     keep = 1 - lr * weight_decay
     tl.store(row + 1, keep)
     tl.store(row + 2, coupled_decay)
@@ -424,28 +424,28 @@ def step_delta_prepare(counts, given, rows, WIDTH: tl.constexpr):
     tl.store(row + 4, _xs1)
     tl.store(row + 5, beta2)
     tl.store(row + 6, _xs3)
-    tl.store(row + 7, _xs20)
+    tl.store(row + 7, _xs22)
     tl.store(row + 8, beta1)
-    tl.store(row + 9, _xs25)
-    tl.store(row + 10, _xs32)
-    tl.store(row + 11, _xs37)
-    tl.store(row + 12, _xs38)
-    tl.store(row + 13, _xs49)
-    tl.store(row + 14, _xs50)
-    tl.store(row + 15, _xs55)
+    tl.store(row + 9, _xs27)
+    tl.store(row + 10, _xs34)
+    tl.store(row + 11, _xs39)
+    tl.store(row + 12, _xs40)
+    tl.store(row + 13, _xs51)
+    tl.store(row + 14, _xs52)
+    tl.store(row + 15, _xs57)
     tl.store(row + 16, debias_numerator)
     tl.store(row + 17, unit)
     tl.store(row + 18, remembered_noise)
-    tl.store(row + 19, _xs62)
+    tl.store(row + 19, _xs64)
     tl.store(row + 20, remembered_third_mean)
-    tl.store(row + 21, _xs65)
+    tl.store(row + 21, _xs67)
     tl.store(row + 22, remembered_third)
     tl.store(row + 23, overlap)
     tl.store(row + 24, warm)
     tl.store(row + 25, spread)
-    tl.store(row + 26, _xs91)
+    tl.store(row + 26, _xs93)
     tl.store(row + 27, eps)
-    tl.store(row + 28, _xs107)
+    tl.store(row + 28, _xs109)
 
 
 @triton.jit(do_not_specialize=["stride", "seed"])
@@ -502,28 +502,28 @@ def step_delta_kernel(
     _x1 = tl.load(row + 4)
     beta2 = tl.load(row + 5)
     _x3 = tl.load(row + 6)
-    _x20 = tl.load(row + 7)
+    _x22 = tl.load(row + 7)
     beta1 = tl.load(row + 8)
-    _x25 = tl.load(row + 9)
-    _x32 = tl.load(row + 10)
-    _x37 = tl.load(row + 11)
-    _x38 = tl.load(row + 12)
-    _x49 = tl.load(row + 13)
-    _x50 = tl.load(row + 14)
-    _x55 = tl.load(row + 15)
+    _x27 = tl.load(row + 9)
+    _x34 = tl.load(row + 10)
+    _x39 = tl.load(row + 11)
+    _x40 = tl.load(row + 12)
+    _x51 = tl.load(row + 13)
+    _x52 = tl.load(row + 14)
+    _x57 = tl.load(row + 15)
     debias_numerator = tl.load(row + 16)
     unit = tl.load(row + 17)
     remembered_noise = tl.load(row + 18)
-    _x62 = tl.load(row + 19)
+    _x64 = tl.load(row + 19)
     remembered_third_mean = tl.load(row + 20)
-    _x65 = tl.load(row + 21)
+    _x67 = tl.load(row + 21)
     remembered_third = tl.load(row + 22)
     overlap = tl.load(row + 23)
     warm = tl.load(row + 24)
     spread = tl.load(row + 25)
-    _x91 = tl.load(row + 26)
+    _x93 = tl.load(row + 26)
     eps = tl.load(row + 27)
-    _x107 = tl.load(row + 28)
+    _x109 = tl.load(row + 28)
     draw = tl.load(row).to(tl.uint32)
     for turn in range(TURNS):
         offsets = first + turn * BLOCK + tl.arange(0, BLOCK)
@@ -561,86 +561,88 @@ def step_delta_kernel(
         relative_c2 = _x15 * relative_unit
         _x17 = c3 * relative_unit
         _x18 = _x17 * relative_unit
-        relative_c3 = _x18 * relative_unit
-        _x21 = _divide(relative_c2, _x20, EXACT)
-        _x22 = _larger(_x21, -1e18)
-        _x23 = _smaller(_x22, 1e18)
-        _x26 = ratio * beta1
-        _x27 = _x26 * beta2
-        noise = noise * _x27
-        noise = tl.fma(_x25, _x23, noise)
-        _x33 = _divide(relative_c3, _x32, EXACT)
-        _x34 = _larger(_x33, -1e18)
-        _x35 = _smaller(_x34, 1e18)
-        _x39 = _sqrt(ratio, EXACT)
-        _x40 = ratio * _x39
-        _x41 = _x40 * _x37
-        third = third * _x41
-        third = tl.fma(_x38, _x35, third)
-        _x44 = relative_c3 * step_mean
-        _x45 = _divide(_x44, _x32, EXACT)
-        _x46 = _larger(_x45, -1e18)
-        _x47 = _smaller(_x46, 1e18)
-        _x51 = ratio * ratio
-        _x52 = _x51 * _x49
-        third_mean = third_mean * _x52
-        third_mean = tl.fma(_x50, _x47, third_mean)
-        root_mean_square = _divide(root, _x55, EXACT)
+        _x19 = _x18 * relative_unit
+        _x20 = _larger(_x19, -1e34)
+        relative_c3 = _smaller(_x20, 1e34)
+        _x23 = _divide(relative_c2, _x22, EXACT)
+        _x24 = _larger(_x23, -1e18)
+        _x25 = _smaller(_x24, 1e18)
+        _x28 = ratio * beta1
+        _x29 = _x28 * beta2
+        noise = noise * _x29
+        noise = tl.fma(_x27, _x25, noise)
+        _x35 = _divide(relative_c3, _x34, EXACT)
+        _x36 = _larger(_x35, -1e18)
+        _x37 = _smaller(_x36, 1e18)
+        _x41 = _sqrt(ratio, EXACT)
+        _x42 = ratio * _x41
+        _x43 = _x42 * _x39
+        third = third * _x43
+        third = tl.fma(_x40, _x37, third)
+        _x46 = relative_c3 * step_mean
+        _x47 = _divide(_x46, _x34, EXACT)
+        _x48 = _larger(_x47, -1e18)
+        _x49 = _smaller(_x48, 1e18)
+        _x53 = ratio * ratio
+        _x54 = _x53 * _x51
+        third_mean = third_mean * _x54
+        third_mean = tl.fma(_x52, _x49, third_mean)
+        root_mean_square = _divide(root, _x57, EXACT)
         average_debiased = _divide(average, debias_numerator, EXACT)
-        _x58 = noise * unit
-        _x59 = _divide(_x58, remembered_noise, EXACT)
+        _x60 = noise * unit
+        _x61 = _divide(_x60, remembered_noise, EXACT)
         # q, at most everything is noise
-        noise_share = _smaller(_x59, 1)
+        noise_share = _smaller(_x61, 1)
         # mean gradient over its root mean square
         signal = _divide(average_debiased, root_mean_square, EXACT)
-        _x63 = third_mean * _x62
-        _x64 = _divide(_x63, remembered_third_mean, EXACT)
-        _x66 = signal * third
-        _x67 = _x66 * _x65
-        _x68 = _x67 * 3
-        _x69 = _divide(_x68, remembered_third, EXACT)
-        _x70 = _x64 + _x69
-        _x71 = _smaller(_x70, 4)
+        _x65 = third_mean * _x64
+        _x66 = _divide(_x65, remembered_third_mean, EXACT)
+        _x68 = signal * third
+        _x69 = _x68 * _x67
+        _x70 = _x69 * 3
+        _x71 = _divide(_x70, remembered_third, EXACT)
+        _x72 = _x66 + _x71
+        _x73 = _smaller(_x72, 4)
         # 4 μ κ₃ + κ₄, relative
-        skew_variance = _larger(_x71, -4)
-        _x73 = third * _x65
-        _x74 = _divide(_x73, remembered_third, EXACT)
-        _x75 = _smaller(_x74, 1)
+        skew_variance = _larger(_x73, -4)
+        _x75 = third * _x67
+        _x76 = _divide(_x75, remembered_third, EXACT)
+        _x77 = _smaller(_x76, 1)
         # κ₃ over the cube of the root
-        skewness = _larger(_x75, -1)
-        _x77 = average_debiased * noise_share
-        _x78 = _x77 * 2
-        _x79 = skewness * root_mean_square
-        _x80 = _x78 + _x79
-        _x81 = _x80 * overlap
-        relative_cov_exp_avg_exp_avg_sq = _x81 * warm
-        _x83 = noise_share * 2
-        _x84 = -_x83
-        _x85 = _x84 + 4
-        _x86 = noise_share * _x85
-        _x87 = _x86 + skew_variance
-        _x88 = _larger(_x87, 0)
-        _x89 = _x88 * spread
-        relative_var_exp_avg_sq = _x89 * warm
-        root_debiased = _divide(root, _x91, EXACT)
+        skewness = _larger(_x77, -1)
+        _x79 = average_debiased * noise_share
+        _x80 = _x79 * 2
+        _x81 = skewness * root_mean_square
+        _x82 = _x80 + _x81
+        _x83 = _x82 * overlap
+        relative_cov_exp_avg_exp_avg_sq = _x83 * warm
+        _x85 = noise_share * 2
+        _x86 = -_x85
+        _x87 = _x86 + 4
+        _x88 = noise_share * _x87
+        _x89 = _x88 + skew_variance
+        _x90 = _larger(_x89, 0)
+        _x91 = _x90 * spread
+        relative_var_exp_avg_sq = _x91 * warm
+        root_debiased = _divide(root, _x93, EXACT)
         # what the plug-in update divides by
         denominator = root_debiased + eps
         # 1 where eps is negligible, 0 where it rules
         share = _divide(root_debiased, denominator, EXACT)
-        _x95 = relative_cov_exp_avg_exp_avg_sq * share
-        _x96 = _x95 * debias_numerator
-        _x97 = _x96 * 0.5
+        _x97 = relative_cov_exp_avg_exp_avg_sq * share
+        _x98 = _x97 * debias_numerator
+        _x99 = _x98 * 0.5
         # coupling joins the numerator
-        numerator = average + _x97
-        _x99 = share * 2
-        _x100 = _x99 + 1
-        _x101 = relative_var_exp_avg_sq * share
-        _x102 = _x101 * _x100
+        numerator = average + _x99
+        _x101 = share * 2
+        _x102 = _x101 + 1
+        _x103 = relative_var_exp_avg_sq * share
+        _x104 = _x103 * _x102
         # inversion divides: positive, subtraction-free
-        inversion = _x102 * 0.125
-        _x104 = inversion + 1
-        _x105 = denominator * _x104
-        param = param + _divide(_x107 * numerator, _x105, EXACT)
+        inversion = _x104 * 0.125
+        _x106 = inversion + 1
+        _x107 = denominator * _x106
+        param = param + _divide(_x109 * numerator, _x107, EXACT)
         if DITHER:
             param = _dithered(param, seed, draw, tensor, offsets)
         _write(param_at, offsets, within, param, PARAM, RAGGED)
@@ -674,24 +676,24 @@ def step_inversion_constants(
     """A row of the scalars that the kernel reads, the step count first."""
     _x1 = 1 - beta1
     _x3 = 1 - beta2
-    _x20 = microbatches - 1
-    _x24 = beta1 * beta2
-    _x25 = 1 - _x24
-    _x30 = microbatches - 2
-    _x31 = max(1, _x30)
-    _x32 = _x20 * _x31
-    _x36 = beta2**1.5
-    _x37 = min(_x36, _x24)
-    _x38 = 1 - _x37
-    _x48 = beta2**2
-    _x49 = min(_x48, _x24)
-    _x50 = 1 - _x49
-    _x55 = unit**0.5
-    _x62 = unit**2
-    _x65 = unit**1.5
-    _x85 = debias_preconditioner**0.5
-    _x96 = lr / debias_numerator
-    _x97 = -_x96
+    _x22 = microbatches - 1
+    _x26 = beta1 * beta2
+    _x27 = 1 - _x26
+    _x32 = microbatches - 2
+    _x33 = max(1, _x32)
+    _x34 = _x22 * _x33
+    _x38 = beta2**1.5
+    _x39 = min(_x38, _x26)
+    _x40 = 1 - _x39
+    _x50 = beta2**2
+    _x51 = min(_x50, _x26)
+    _x52 = 1 - _x51
+    _x57 = unit**0.5
+    _x64 = unit**2
+    _x67 = unit**1.5
+    _x87 = debias_preconditioner**0.5
+    _x98 = lr / debias_numerator
+    _x99 = -_x98
     keep = 1 - lr * weight_decay
     return [
         t,
@@ -701,27 +703,27 @@ def step_inversion_constants(
         _x1,
         beta2,
         _x3,
-        _x20,
+        _x22,
         beta1,
-        _x25,
-        _x32,
-        _x37,
-        _x38,
-        _x49,
-        _x50,
-        _x55,
+        _x27,
+        _x34,
+        _x39,
+        _x40,
+        _x51,
+        _x52,
+        _x57,
         debias_numerator,
         unit,
         remembered_noise,
-        _x62,
+        _x64,
         remembered_third_mean,
-        _x65,
+        _x67,
         remembered_third,
         spread,
         warm,
-        _x85,
+        _x87,
         eps,
-        _x97,
+        _x99,
     ]
 
 
@@ -786,24 +788,24 @@ def step_inversion_prepare(counts, given, rows, WIDTH: tl.constexpr):
     warm = warm * tl.load(given + 8)
     _xs1 = 1 - beta1
     _xs3 = 1 - beta2
-    _xs20 = microbatches - 1
-    _xs24 = beta1 * beta2
-    _xs25 = 1 - _xs24
-    _xs30 = microbatches - 2
-    _xs31 = tl.maximum(_xs30, 1)
-    _xs32 = _xs20 * _xs31
-    _xs36 = _power(beta2, 1.5)
-    _xs37 = tl.minimum(_xs36, _xs24)
-    _xs38 = 1 - _xs37
-    _xs48 = beta2 * beta2
-    _xs49 = tl.minimum(_xs48, _xs24)
-    _xs50 = 1 - _xs49
-    _xs55 = _power(unit, 0.5)
-    _xs62 = unit * unit
-    _xs65 = _power(unit, 1.5)
-    _xs85 = _power(debias_preconditioner, 0.5)
-    _xs96 = lr / debias_numerator
-    _xs97 = -_xs96
+    _xs22 = microbatches - 1
+    _xs26 = beta1 * beta2
+    _xs27 = 1 - _xs26
+    _xs32 = microbatches - 2
+    _xs33 = tl.maximum(_xs32, 1)
+    _xs34 = _xs22 * _xs33
+    _xs38 = _power(beta2, 1.5)
+    _xs39 = tl.minimum(_xs38, _xs26)
+    _xs40 = 1 - _xs39
+    _xs50 = beta2 * beta2
+    _xs51 = tl.minimum(_xs50, _xs26)
+    _xs52 = 1 - _xs51
+    _xs57 = _power(unit, 0.5)
+    _xs64 = unit * unit
+    _xs67 = _power(unit, 1.5)
+    _xs87 = _power(debias_preconditioner, 0.5)
+    _xs98 = lr / debias_numerator
+    _xs99 = -_xs98
     keep = 1 - lr * weight_decay
     tl.store(row + 1, keep)
     tl.store(row + 2, coupled_decay)
@@ -811,27 +813,27 @@ def step_inversion_prepare(counts, given, rows, WIDTH: tl.constexpr):
     tl.store(row + 4, _xs1)
     tl.store(row + 5, beta2)
     tl.store(row + 6, _xs3)
-    tl.store(row + 7, _xs20)
+    tl.store(row + 7, _xs22)
     tl.store(row + 8, beta1)
-    tl.store(row + 9, _xs25)
-    tl.store(row + 10, _xs32)
-    tl.store(row + 11, _xs37)
-    tl.store(row + 12, _xs38)
-    tl.store(row + 13, _xs49)
-    tl.store(row + 14, _xs50)
-    tl.store(row + 15, _xs55)
+    tl.store(row + 9, _xs27)
+    tl.store(row + 10, _xs34)
+    tl.store(row + 11, _xs39)
+    tl.store(row + 12, _xs40)
+    tl.store(row + 13, _xs51)
+    tl.store(row + 14, _xs52)
+    tl.store(row + 15, _xs57)
     tl.store(row + 16, debias_numerator)
     tl.store(row + 17, unit)
     tl.store(row + 18, remembered_noise)
-    tl.store(row + 19, _xs62)
+    tl.store(row + 19, _xs64)
     tl.store(row + 20, remembered_third_mean)
-    tl.store(row + 21, _xs65)
+    tl.store(row + 21, _xs67)
     tl.store(row + 22, remembered_third)
     tl.store(row + 23, spread)
     tl.store(row + 24, warm)
-    tl.store(row + 25, _xs85)
+    tl.store(row + 25, _xs87)
     tl.store(row + 26, eps)
-    tl.store(row + 27, _xs97)
+    tl.store(row + 27, _xs99)
 
 
 @triton.jit(do_not_specialize=["stride", "seed"])
@@ -888,27 +890,27 @@ def step_inversion_kernel(
     _x1 = tl.load(row + 4)
     beta2 = tl.load(row + 5)
     _x3 = tl.load(row + 6)
-    _x20 = tl.load(row + 7)
+    _x22 = tl.load(row + 7)
     beta1 = tl.load(row + 8)
-    _x25 = tl.load(row + 9)
-    _x32 = tl.load(row + 10)
-    _x37 = tl.load(row + 11)
-    _x38 = tl.load(row + 12)
-    _x49 = tl.load(row + 13)
-    _x50 = tl.load(row + 14)
-    _x55 = tl.load(row + 15)
+    _x27 = tl.load(row + 9)
+    _x34 = tl.load(row + 10)
+    _x39 = tl.load(row + 11)
+    _x40 = tl.load(row + 12)
+    _x51 = tl.load(row + 13)
+    _x52 = tl.load(row + 14)
+    _x57 = tl.load(row + 15)
     debias_numerator = tl.load(row + 16)
     unit = tl.load(row + 17)
     remembered_noise = tl.load(row + 18)
-    _x62 = tl.load(row + 19)
+    _x64 = tl.load(row + 19)
     remembered_third_mean = tl.load(row + 20)
-    _x65 = tl.load(row + 21)
+    _x67 = tl.load(row + 21)
     remembered_third = tl.load(row + 22)
     spread = tl.load(row + 23)
     warm = tl.load(row + 24)
-    _x85 = tl.load(row + 25)
+    _x87 = tl.load(row + 25)
     eps = tl.load(row + 26)
-    _x97 = tl.load(row + 27)
+    _x99 = tl.load(row + 27)
     draw = tl.load(row).to(tl.uint32)
     for turn in range(TURNS):
         offsets = first + turn * BLOCK + tl.arange(0, BLOCK)
@@ -946,70 +948,72 @@ def step_inversion_kernel(
         relative_c2 = _x15 * relative_unit
         _x17 = c3 * relative_unit
         _x18 = _x17 * relative_unit
-        relative_c3 = _x18 * relative_unit
-        _x21 = _divide(relative_c2, _x20, EXACT)
-        _x22 = _larger(_x21, -1e18)
-        _x23 = _smaller(_x22, 1e18)
-        _x26 = ratio * beta1
-        _x27 = _x26 * beta2
-        noise = noise * _x27
-        noise = tl.fma(_x25, _x23, noise)
-        _x33 = _divide(relative_c3, _x32, EXACT)
-        _x34 = _larger(_x33, -1e18)
-        _x35 = _smaller(_x34, 1e18)
-        _x39 = _sqrt(ratio, EXACT)
-        _x40 = ratio * _x39
-        _x41 = _x40 * _x37
-        third = third * _x41
-        third = tl.fma(_x38, _x35, third)
-        _x44 = relative_c3 * step_mean
-        _x45 = _divide(_x44, _x32, EXACT)
-        _x46 = _larger(_x45, -1e18)
-        _x47 = _smaller(_x46, 1e18)
-        _x51 = ratio * ratio
-        _x52 = _x51 * _x49
-        third_mean = third_mean * _x52
-        third_mean = tl.fma(_x50, _x47, third_mean)
-        root_mean_square = _divide(root, _x55, EXACT)
+        _x19 = _x18 * relative_unit
+        _x20 = _larger(_x19, -1e34)
+        relative_c3 = _smaller(_x20, 1e34)
+        _x23 = _divide(relative_c2, _x22, EXACT)
+        _x24 = _larger(_x23, -1e18)
+        _x25 = _smaller(_x24, 1e18)
+        _x28 = ratio * beta1
+        _x29 = _x28 * beta2
+        noise = noise * _x29
+        noise = tl.fma(_x27, _x25, noise)
+        _x35 = _divide(relative_c3, _x34, EXACT)
+        _x36 = _larger(_x35, -1e18)
+        _x37 = _smaller(_x36, 1e18)
+        _x41 = _sqrt(ratio, EXACT)
+        _x42 = ratio * _x41
+        _x43 = _x42 * _x39
+        third = third * _x43
+        third = tl.fma(_x40, _x37, third)
+        _x46 = relative_c3 * step_mean
+        _x47 = _divide(_x46, _x34, EXACT)
+        _x48 = _larger(_x47, -1e18)
+        _x49 = _smaller(_x48, 1e18)
+        _x53 = ratio * ratio
+        _x54 = _x53 * _x51
+        third_mean = third_mean * _x54
+        third_mean = tl.fma(_x52, _x49, third_mean)
+        root_mean_square = _divide(root, _x57, EXACT)
         average_debiased = _divide(average, debias_numerator, EXACT)
-        _x58 = noise * unit
-        _x59 = _divide(_x58, remembered_noise, EXACT)
+        _x60 = noise * unit
+        _x61 = _divide(_x60, remembered_noise, EXACT)
         # q, at most everything is noise
-        noise_share = _smaller(_x59, 1)
+        noise_share = _smaller(_x61, 1)
         # mean gradient over its root mean square
         signal = _divide(average_debiased, root_mean_square, EXACT)
-        _x63 = third_mean * _x62
-        _x64 = _divide(_x63, remembered_third_mean, EXACT)
-        _x66 = signal * third
-        _x67 = _x66 * _x65
-        _x68 = _x67 * 3
-        _x69 = _divide(_x68, remembered_third, EXACT)
-        _x70 = _x64 + _x69
-        _x71 = _smaller(_x70, 4)
+        _x65 = third_mean * _x64
+        _x66 = _divide(_x65, remembered_third_mean, EXACT)
+        _x68 = signal * third
+        _x69 = _x68 * _x67
+        _x70 = _x69 * 3
+        _x71 = _divide(_x70, remembered_third, EXACT)
+        _x72 = _x66 + _x71
+        _x73 = _smaller(_x72, 4)
         # 4 μ κ₃ + κ₄, relative
-        skew_variance = _larger(_x71, -4)
-        _x77 = noise_share * 2
-        _x78 = -_x77
-        _x79 = _x78 + 4
-        _x80 = noise_share * _x79
-        _x81 = _x80 + skew_variance
-        _x82 = _larger(_x81, 0)
-        _x83 = _x82 * spread
-        relative_var_exp_avg_sq = _x83 * warm
-        root_debiased = _divide(root, _x85, EXACT)
+        skew_variance = _larger(_x73, -4)
+        _x79 = noise_share * 2
+        _x80 = -_x79
+        _x81 = _x80 + 4
+        _x82 = noise_share * _x81
+        _x83 = _x82 + skew_variance
+        _x84 = _larger(_x83, 0)
+        _x85 = _x84 * spread
+        relative_var_exp_avg_sq = _x85 * warm
+        root_debiased = _divide(root, _x87, EXACT)
         # what the plug-in update divides by
         denominator = root_debiased + eps
         # 1 where eps is negligible, 0 where it rules
         share = _divide(root_debiased, denominator, EXACT)
-        _x89 = share * 2
-        _x90 = _x89 + 1
-        _x91 = relative_var_exp_avg_sq * share
-        _x92 = _x91 * _x90
+        _x91 = share * 2
+        _x92 = _x91 + 1
+        _x93 = relative_var_exp_avg_sq * share
+        _x94 = _x93 * _x92
         # inversion divides: positive, subtraction-free
-        inversion = _x92 * 0.125
-        _x94 = inversion + 1
-        _x95 = denominator * _x94
-        param = param + _divide(_x97 * average, _x95, EXACT)
+        inversion = _x94 * 0.125
+        _x96 = inversion + 1
+        _x97 = denominator * _x96
+        param = param + _divide(_x99 * average, _x97, EXACT)
         if DITHER:
             param = _dithered(param, seed, draw, tensor, offsets)
         _write(param_at, offsets, within, param, PARAM, RAGGED)

@@ -282,14 +282,14 @@ def step_delta_constants(
     """A row of the scalars that the kernel reads, the step count first."""
     _x1 = 1 - beta1
     _x3 = 1 - beta2
-    _x27 = microbatches - 1
-    _x35 = _x1 * _x3
-    _x53 = _x3**2
-    _x54 = beta2**2
-    _x67 = enough * warm
-    _x73 = debias_preconditioner**0.5
-    _x88 = lr / debias_numerator
-    _x89 = -_x88
+    _x31 = microbatches - 1
+    _x39 = _x1 * _x3
+    _x57 = _x3**2
+    _x58 = beta2**2
+    _x71 = enough * warm
+    _x77 = debias_preconditioner**0.5
+    _x92 = lr / debias_numerator
+    _x93 = -_x92
     keep = 1 - lr * weight_decay
     return [
         t,
@@ -299,16 +299,16 @@ def step_delta_constants(
         _x1,
         beta2,
         _x3,
-        _x27,
+        _x31,
         beta1,
-        _x35,
-        _x54,
-        _x53,
-        _x67,
+        _x39,
+        _x58,
+        _x57,
+        _x71,
         debias_numerator,
-        _x73,
+        _x77,
         eps,
-        _x89,
+        _x93,
     ]
 
 
@@ -357,14 +357,14 @@ def step_delta_prepare(counts, given, rows, WIDTH: tl.constexpr):
     enough = 1 - _x11
     _xs1 = 1 - beta1
     _xs3 = 1 - beta2
-    _xs27 = microbatches - 1
-    _xs35 = _xs1 * _xs3
-    _xs53 = _xs3 * _xs3
-    _xs54 = beta2 * beta2
-    _xs67 = enough * warm
-    _xs73 = _power(debias_preconditioner, 0.5)
-    _xs88 = lr / debias_numerator
-    _xs89 = -_xs88
+    _xs31 = microbatches - 1
+    _xs39 = _xs1 * _xs3
+    _xs57 = _xs3 * _xs3
+    _xs58 = beta2 * beta2
+    _xs71 = enough * warm
+    _xs77 = _power(debias_preconditioner, 0.5)
+    _xs92 = lr / debias_numerator
+    _xs93 = -_xs92
     keep = 1 - lr * weight_decay
     tl.store(row + 1, keep)
     tl.store(row + 2, coupled_decay)
@@ -372,16 +372,16 @@ def step_delta_prepare(counts, given, rows, WIDTH: tl.constexpr):
     tl.store(row + 4, _xs1)
     tl.store(row + 5, beta2)
     tl.store(row + 6, _xs3)
-    tl.store(row + 7, _xs27)
+    tl.store(row + 7, _xs31)
     tl.store(row + 8, beta1)
-    tl.store(row + 9, _xs35)
-    tl.store(row + 10, _xs54)
-    tl.store(row + 11, _xs53)
-    tl.store(row + 12, _xs67)
+    tl.store(row + 9, _xs39)
+    tl.store(row + 10, _xs58)
+    tl.store(row + 11, _xs57)
+    tl.store(row + 12, _xs71)
     tl.store(row + 13, debias_numerator)
-    tl.store(row + 14, _xs73)
+    tl.store(row + 14, _xs77)
     tl.store(row + 15, eps)
-    tl.store(row + 16, _xs89)
+    tl.store(row + 16, _xs93)
 
 
 @triton.jit(do_not_specialize=["stride", "seed"])
@@ -438,16 +438,16 @@ def step_delta_kernel(
     _x1 = tl.load(row + 4)
     beta2 = tl.load(row + 5)
     _x3 = tl.load(row + 6)
-    _x27 = tl.load(row + 7)
+    _x31 = tl.load(row + 7)
     beta1 = tl.load(row + 8)
-    _x35 = tl.load(row + 9)
-    _x54 = tl.load(row + 10)
-    _x53 = tl.load(row + 11)
-    _x67 = tl.load(row + 12)
+    _x39 = tl.load(row + 9)
+    _x58 = tl.load(row + 10)
+    _x57 = tl.load(row + 11)
+    _x71 = tl.load(row + 12)
     debias_numerator = tl.load(row + 13)
-    _x73 = tl.load(row + 14)
+    _x77 = tl.load(row + 14)
     eps = tl.load(row + 15)
-    _x89 = tl.load(row + 16)
+    _x93 = tl.load(row + 16)
     draw = tl.load(row).to(tl.uint32)
     for turn in range(TURNS):
         offsets = first + turn * BLOCK + tl.arange(0, BLOCK)
@@ -489,72 +489,76 @@ def step_delta_kernel(
         relative_c2 = _x18 * relative_unit
         _x20 = c3 * relative_unit
         _x21 = _x20 * relative_unit
-        relative_c3 = _x21 * relative_unit
-        _x23 = c4 * relative_unit
-        _x24 = _x23 * relative_unit
-        _x25 = _x24 * relative_unit
-        relative_c4 = _x25 * relative_unit
-        _x28 = relative_c2 * step_mean
-        _x29 = _x28 * 2
-        _x30 = _x29 + relative_c3
-        _x31 = root * _x30
-        _x32 = _divide(_x31, _x27, EXACT)
-        _x33 = _larger(_x32, -1e18)
-        _x34 = _smaller(_x33, 1e18)
-        _x36 = ratio * beta1
-        _x37 = _x36 * beta2
-        covariance = covariance * _x37
-        covariance = tl.fma(_x35, _x34, covariance)
-        _x40 = relative_c2 * relative_c2
-        _x41 = step_mean * step_mean
-        _x42 = relative_c2 * _x41
-        _x43 = _x42 * 4
-        _x44 = relative_c3 * step_mean
-        _x45 = _x44 * 4
-        _x46 = _x40 - _x43
-        _x47 = _x46 - _x45
-        _x48 = _x47 - relative_c4
-        _x49 = _divide(_x48, _x27, EXACT)
-        _x50 = -_x49
-        _x51 = _larger(_x50, -1e18)
-        _x52 = _smaller(_x51, 1e18)
-        _x55 = ratio * ratio
-        _x56 = _x55 * _x54
-        variance = variance * _x56
-        variance = tl.fma(_x53, _x52, variance)
-        _x59 = ratio * beta2
-        _x60 = _x59 * 2.5
-        _x61 = -_x60
-        _x62 = _x61 + 2.5
-        _x63 = _x62 * _x62
-        _x64 = _x63 * _x63
-        _x65 = _x64 * _x64
-        _x66 = _x65 + 1
-        _x68 = _divide(1.0, _x66, EXACT)
+        _x22 = _x21 * relative_unit
+        _x23 = _larger(_x22, -1e34)
+        relative_c3 = _smaller(_x23, 1e34)
+        _x25 = c4 * relative_unit
+        _x26 = _x25 * relative_unit
+        _x27 = _x26 * relative_unit
+        _x28 = _x27 * relative_unit
+        _x29 = _larger(_x28, -1e34)
+        relative_c4 = _smaller(_x29, 1e34)
+        _x32 = relative_c2 * step_mean
+        _x33 = _x32 * 2
+        _x34 = _x33 + relative_c3
+        _x35 = root * _x34
+        _x36 = _divide(_x35, _x31, EXACT)
+        _x37 = _larger(_x36, -1e18)
+        _x38 = _smaller(_x37, 1e18)
+        _x40 = ratio * beta1
+        _x41 = _x40 * beta2
+        covariance = covariance * _x41
+        covariance = tl.fma(_x39, _x38, covariance)
+        _x44 = relative_c2 * relative_c2
+        _x45 = step_mean * step_mean
+        _x46 = relative_c2 * _x45
+        _x47 = _x46 * 4
+        _x48 = relative_c3 * step_mean
+        _x49 = _x48 * 4
+        _x50 = _x44 - _x47
+        _x51 = _x50 - _x49
+        _x52 = _x51 - relative_c4
+        _x53 = _divide(_x52, _x31, EXACT)
+        _x54 = -_x53
+        _x55 = _larger(_x54, -1e18)
+        _x56 = _smaller(_x55, 1e18)
+        _x59 = ratio * ratio
+        _x60 = _x59 * _x58
+        variance = variance * _x60
+        variance = tl.fma(_x57, _x56, variance)
+        _x63 = ratio * beta2
+        _x64 = _x63 * 2.5
+        _x65 = -_x64
+        _x66 = _x65 + 2.5
+        _x67 = _x66 * _x66
+        _x68 = _x67 * _x67
+        _x69 = _x68 * _x68
+        _x70 = _x69 + 1
+        _x72 = _divide(1.0, _x70, EXACT)
         # withdrawn at the start and where one step dominates
-        trust = _x68 * _x67
-        _x70 = covariance * trust
-        relative_cov_exp_avg_exp_avg_sq = _divide(_x70, debias_numerator, EXACT)
+        trust = _x72 * _x71
+        _x74 = covariance * trust
+        relative_cov_exp_avg_exp_avg_sq = _divide(_x74, debias_numerator, EXACT)
         relative_var_exp_avg_sq = trust * variance
-        root_debiased = _divide(root, _x73, EXACT)
+        root_debiased = _divide(root, _x77, EXACT)
         # what the plug-in update divides by
         denominator = root_debiased + eps
         # 1 where eps is negligible, 0 where it rules
         share = _divide(root_debiased, denominator, EXACT)
-        _x77 = relative_cov_exp_avg_exp_avg_sq * share
-        _x78 = _x77 * debias_numerator
-        _x79 = _x78 * 0.5
+        _x81 = relative_cov_exp_avg_exp_avg_sq * share
+        _x82 = _x81 * debias_numerator
+        _x83 = _x82 * 0.5
         # coupling joins the numerator
-        numerator = average + _x79
-        _x81 = share * 2
-        _x82 = _x81 + 1
-        _x83 = relative_var_exp_avg_sq * share
-        _x84 = _x83 * _x82
+        numerator = average + _x83
+        _x85 = share * 2
+        _x86 = _x85 + 1
+        _x87 = relative_var_exp_avg_sq * share
+        _x88 = _x87 * _x86
         # inversion divides: positive, subtraction-free
-        inversion = _x84 * 0.125
-        _x86 = inversion + 1
-        _x87 = denominator * _x86
-        param = param + _divide(_x89 * numerator, _x87, EXACT)
+        inversion = _x88 * 0.125
+        _x90 = inversion + 1
+        _x91 = denominator * _x90
+        param = param + _divide(_x93 * numerator, _x91, EXACT)
         if DITHER:
             param = _dithered(param, seed, draw, tensor, offsets)
         _write(param_at, offsets, within, param, PARAM, RAGGED)
@@ -583,14 +587,14 @@ def step_inversion_constants(
     """A row of the scalars that the kernel reads, the step count first."""
     _x1 = 1 - beta1
     _x3 = 1 - beta2
-    _x27 = microbatches - 1
-    _x35 = _x1 * _x3
-    _x53 = _x3**2
-    _x54 = beta2**2
-    _x67 = enough * warm
-    _x71 = debias_preconditioner**0.5
-    _x82 = lr / debias_numerator
-    _x83 = -_x82
+    _x31 = microbatches - 1
+    _x39 = _x1 * _x3
+    _x57 = _x3**2
+    _x58 = beta2**2
+    _x71 = enough * warm
+    _x75 = debias_preconditioner**0.5
+    _x86 = lr / debias_numerator
+    _x87 = -_x86
     keep = 1 - lr * weight_decay
     return [
         t,
@@ -600,15 +604,15 @@ def step_inversion_constants(
         _x1,
         beta2,
         _x3,
-        _x27,
+        _x31,
         beta1,
-        _x35,
-        _x54,
-        _x53,
-        _x67,
+        _x39,
+        _x58,
+        _x57,
         _x71,
+        _x75,
         eps,
-        _x83,
+        _x87,
     ]
 
 
@@ -657,14 +661,14 @@ def step_inversion_prepare(counts, given, rows, WIDTH: tl.constexpr):
     enough = 1 - _x11
     _xs1 = 1 - beta1
     _xs3 = 1 - beta2
-    _xs27 = microbatches - 1
-    _xs35 = _xs1 * _xs3
-    _xs53 = _xs3 * _xs3
-    _xs54 = beta2 * beta2
-    _xs67 = enough * warm
-    _xs71 = _power(debias_preconditioner, 0.5)
-    _xs82 = lr / debias_numerator
-    _xs83 = -_xs82
+    _xs31 = microbatches - 1
+    _xs39 = _xs1 * _xs3
+    _xs57 = _xs3 * _xs3
+    _xs58 = beta2 * beta2
+    _xs71 = enough * warm
+    _xs75 = _power(debias_preconditioner, 0.5)
+    _xs86 = lr / debias_numerator
+    _xs87 = -_xs86
     keep = 1 - lr * weight_decay
     tl.store(row + 1, keep)
     tl.store(row + 2, coupled_decay)
@@ -672,15 +676,15 @@ def step_inversion_prepare(counts, given, rows, WIDTH: tl.constexpr):
     tl.store(row + 4, _xs1)
     tl.store(row + 5, beta2)
     tl.store(row + 6, _xs3)
-    tl.store(row + 7, _xs27)
+    tl.store(row + 7, _xs31)
     tl.store(row + 8, beta1)
-    tl.store(row + 9, _xs35)
-    tl.store(row + 10, _xs54)
-    tl.store(row + 11, _xs53)
-    tl.store(row + 12, _xs67)
-    tl.store(row + 13, _xs71)
+    tl.store(row + 9, _xs39)
+    tl.store(row + 10, _xs58)
+    tl.store(row + 11, _xs57)
+    tl.store(row + 12, _xs71)
+    tl.store(row + 13, _xs75)
     tl.store(row + 14, eps)
-    tl.store(row + 15, _xs83)
+    tl.store(row + 15, _xs87)
 
 
 @triton.jit(do_not_specialize=["stride", "seed"])
@@ -737,15 +741,15 @@ def step_inversion_kernel(
     _x1 = tl.load(row + 4)
     beta2 = tl.load(row + 5)
     _x3 = tl.load(row + 6)
-    _x27 = tl.load(row + 7)
+    _x31 = tl.load(row + 7)
     beta1 = tl.load(row + 8)
-    _x35 = tl.load(row + 9)
-    _x54 = tl.load(row + 10)
-    _x53 = tl.load(row + 11)
-    _x67 = tl.load(row + 12)
-    _x71 = tl.load(row + 13)
+    _x39 = tl.load(row + 9)
+    _x58 = tl.load(row + 10)
+    _x57 = tl.load(row + 11)
+    _x71 = tl.load(row + 12)
+    _x75 = tl.load(row + 13)
     eps = tl.load(row + 14)
-    _x83 = tl.load(row + 15)
+    _x87 = tl.load(row + 15)
     draw = tl.load(row).to(tl.uint32)
     for turn in range(TURNS):
         offsets = first + turn * BLOCK + tl.arange(0, BLOCK)
@@ -787,65 +791,69 @@ def step_inversion_kernel(
         relative_c2 = _x18 * relative_unit
         _x20 = c3 * relative_unit
         _x21 = _x20 * relative_unit
-        relative_c3 = _x21 * relative_unit
-        _x23 = c4 * relative_unit
-        _x24 = _x23 * relative_unit
-        _x25 = _x24 * relative_unit
-        relative_c4 = _x25 * relative_unit
-        _x28 = relative_c2 * step_mean
-        _x29 = _x28 * 2
-        _x30 = _x29 + relative_c3
-        _x31 = root * _x30
-        _x32 = _divide(_x31, _x27, EXACT)
-        _x33 = _larger(_x32, -1e18)
-        _x34 = _smaller(_x33, 1e18)
-        _x36 = ratio * beta1
-        _x37 = _x36 * beta2
-        covariance = covariance * _x37
-        covariance = tl.fma(_x35, _x34, covariance)
-        _x40 = relative_c2 * relative_c2
-        _x41 = step_mean * step_mean
-        _x42 = relative_c2 * _x41
-        _x43 = _x42 * 4
-        _x44 = relative_c3 * step_mean
-        _x45 = _x44 * 4
-        _x46 = _x40 - _x43
-        _x47 = _x46 - _x45
-        _x48 = _x47 - relative_c4
-        _x49 = _divide(_x48, _x27, EXACT)
-        _x50 = -_x49
-        _x51 = _larger(_x50, -1e18)
-        _x52 = _smaller(_x51, 1e18)
-        _x55 = ratio * ratio
-        _x56 = _x55 * _x54
-        variance = variance * _x56
-        variance = tl.fma(_x53, _x52, variance)
-        _x59 = ratio * beta2
-        _x60 = _x59 * 2.5
-        _x61 = -_x60
-        _x62 = _x61 + 2.5
-        _x63 = _x62 * _x62
-        _x64 = _x63 * _x63
-        _x65 = _x64 * _x64
-        _x66 = _x65 + 1
-        _x68 = _divide(1.0, _x66, EXACT)
+        _x22 = _x21 * relative_unit
+        _x23 = _larger(_x22, -1e34)
+        relative_c3 = _smaller(_x23, 1e34)
+        _x25 = c4 * relative_unit
+        _x26 = _x25 * relative_unit
+        _x27 = _x26 * relative_unit
+        _x28 = _x27 * relative_unit
+        _x29 = _larger(_x28, -1e34)
+        relative_c4 = _smaller(_x29, 1e34)
+        _x32 = relative_c2 * step_mean
+        _x33 = _x32 * 2
+        _x34 = _x33 + relative_c3
+        _x35 = root * _x34
+        _x36 = _divide(_x35, _x31, EXACT)
+        _x37 = _larger(_x36, -1e18)
+        _x38 = _smaller(_x37, 1e18)
+        _x40 = ratio * beta1
+        _x41 = _x40 * beta2
+        covariance = covariance * _x41
+        covariance = tl.fma(_x39, _x38, covariance)
+        _x44 = relative_c2 * relative_c2
+        _x45 = step_mean * step_mean
+        _x46 = relative_c2 * _x45
+        _x47 = _x46 * 4
+        _x48 = relative_c3 * step_mean
+        _x49 = _x48 * 4
+        _x50 = _x44 - _x47
+        _x51 = _x50 - _x49
+        _x52 = _x51 - relative_c4
+        _x53 = _divide(_x52, _x31, EXACT)
+        _x54 = -_x53
+        _x55 = _larger(_x54, -1e18)
+        _x56 = _smaller(_x55, 1e18)
+        _x59 = ratio * ratio
+        _x60 = _x59 * _x58
+        variance = variance * _x60
+        variance = tl.fma(_x57, _x56, variance)
+        _x63 = ratio * beta2
+        _x64 = _x63 * 2.5
+        _x65 = -_x64
+        _x66 = _x65 + 2.5
+        _x67 = _x66 * _x66
+        _x68 = _x67 * _x67
+        _x69 = _x68 * _x68
+        _x70 = _x69 + 1
+        _x72 = _divide(1.0, _x70, EXACT)
         # withdrawn at the start and where one step dominates
-        trust = _x68 * _x67
+        trust = _x72 * _x71
         relative_var_exp_avg_sq = trust * variance
-        root_debiased = _divide(root, _x71, EXACT)
+        root_debiased = _divide(root, _x75, EXACT)
         # what the plug-in update divides by
         denominator = root_debiased + eps
         # 1 where eps is negligible, 0 where it rules
         share = _divide(root_debiased, denominator, EXACT)
-        _x75 = share * 2
-        _x76 = _x75 + 1
-        _x77 = relative_var_exp_avg_sq * share
-        _x78 = _x77 * _x76
+        _x79 = share * 2
+        _x80 = _x79 + 1
+        _x81 = relative_var_exp_avg_sq * share
+        _x82 = _x81 * _x80
         # inversion divides: positive, subtraction-free
-        inversion = _x78 * 0.125
-        _x80 = inversion + 1
-        _x81 = denominator * _x80
-        param = param + _divide(_x83 * average, _x81, EXACT)
+        inversion = _x82 * 0.125
+        _x84 = inversion + 1
+        _x85 = denominator * _x84
+        param = param + _divide(_x87 * average, _x85, EXACT)
         if DITHER:
             param = _dithered(param, seed, draw, tensor, offsets)
         _write(param_at, offsets, within, param, PARAM, RAGGED)

@@ -243,18 +243,18 @@ def step_delta_constants(
 ) -> list[float]:
     """A row of the scalars that the kernel reads, the step count first."""
     _x1 = 1 - alpha
-    _x18 = microbatches - 1
-    _x25 = microbatches - 2
-    _x26 = max(1, _x25)
-    _x27 = _x18 * _x26
-    _x31 = alpha**1.5
-    _x32 = 1 - _x31
-    _x42 = alpha**2
-    _x43 = 1 - _x42
-    _x48 = unit**0.5
-    _x54 = unit**2
-    _x57 = unit**1.5
-    _x102 = -lr
+    _x20 = microbatches - 1
+    _x27 = microbatches - 2
+    _x28 = max(1, _x27)
+    _x29 = _x20 * _x28
+    _x33 = alpha**1.5
+    _x34 = 1 - _x33
+    _x44 = alpha**2
+    _x45 = 1 - _x44
+    _x50 = unit**0.5
+    _x56 = unit**2
+    _x59 = unit**1.5
+    _x104 = -lr
     keep = 1 - lr * weight_decay
     return [
         t,
@@ -263,24 +263,24 @@ def step_delta_constants(
         skew,
         alpha,
         _x1,
-        _x18,
-        _x27,
-        _x31,
-        _x32,
-        _x42,
-        _x43,
-        _x48,
+        _x20,
+        _x29,
+        _x33,
+        _x34,
+        _x44,
+        _x45,
+        _x50,
         unit,
         remembered_noise,
-        _x54,
+        _x56,
         remembered_third_mean,
-        _x57,
+        _x59,
         remembered_third,
         overlap,
         warm,
         spread,
         eps,
-        _x102,
+        _x104,
     ]
 
 
@@ -328,42 +328,42 @@ def step_delta_prepare(counts, given, rows, WIDTH: tl.constexpr):
     warm = _x21 / _x17
     warm = warm * tl.load(given + 7)
     _xs1 = 1 - alpha
-    _xs18 = microbatches - 1
-    _xs25 = microbatches - 2
-    _xs26 = tl.maximum(_xs25, 1)
-    _xs27 = _xs18 * _xs26
-    _xs31 = _power(alpha, 1.5)
-    _xs32 = 1 - _xs31
-    _xs42 = alpha * alpha
-    _xs43 = 1 - _xs42
-    _xs48 = _power(unit, 0.5)
-    _xs54 = unit * unit
-    _xs57 = _power(unit, 1.5)
-    _xs102 = -lr
+    _xs20 = microbatches - 1
+    _xs27 = microbatches - 2
+    _xs28 = tl.maximum(_xs27, 1)
+    _xs29 = _xs20 * _xs28
+    _xs33 = _power(alpha, 1.5)
+    _xs34 = 1 - _xs33
+    _xs44 = alpha * alpha
+    _xs45 = 1 - _xs44
+    _xs50 = _power(unit, 0.5)
+    _xs56 = unit * unit
+    _xs59 = _power(unit, 1.5)
+    _xs104 = -lr
     keep = 1 - lr * weight_decay
     tl.store(row + 1, keep)
     tl.store(row + 2, coupled_decay)
     tl.store(row + 3, skew)
     tl.store(row + 4, alpha)
     tl.store(row + 5, _xs1)
-    tl.store(row + 6, _xs18)
-    tl.store(row + 7, _xs27)
-    tl.store(row + 8, _xs31)
-    tl.store(row + 9, _xs32)
-    tl.store(row + 10, _xs42)
-    tl.store(row + 11, _xs43)
-    tl.store(row + 12, _xs48)
+    tl.store(row + 6, _xs20)
+    tl.store(row + 7, _xs29)
+    tl.store(row + 8, _xs33)
+    tl.store(row + 9, _xs34)
+    tl.store(row + 10, _xs44)
+    tl.store(row + 11, _xs45)
+    tl.store(row + 12, _xs50)
     tl.store(row + 13, unit)
     tl.store(row + 14, remembered_noise)
-    tl.store(row + 15, _xs54)
+    tl.store(row + 15, _xs56)
     tl.store(row + 16, remembered_third_mean)
-    tl.store(row + 17, _xs57)
+    tl.store(row + 17, _xs59)
     tl.store(row + 18, remembered_third)
     tl.store(row + 19, overlap)
     tl.store(row + 20, warm)
     tl.store(row + 21, spread)
     tl.store(row + 22, eps)
-    tl.store(row + 23, _xs102)
+    tl.store(row + 23, _xs104)
 
 
 @triton.jit(do_not_specialize=["stride", "seed"])
@@ -417,24 +417,24 @@ def step_delta_kernel(
     skew = tl.load(row + 3)
     alpha = tl.load(row + 4)
     _x1 = tl.load(row + 5)
-    _x18 = tl.load(row + 6)
-    _x27 = tl.load(row + 7)
-    _x31 = tl.load(row + 8)
-    _x32 = tl.load(row + 9)
-    _x42 = tl.load(row + 10)
-    _x43 = tl.load(row + 11)
-    _x48 = tl.load(row + 12)
+    _x20 = tl.load(row + 6)
+    _x29 = tl.load(row + 7)
+    _x33 = tl.load(row + 8)
+    _x34 = tl.load(row + 9)
+    _x44 = tl.load(row + 10)
+    _x45 = tl.load(row + 11)
+    _x50 = tl.load(row + 12)
     unit = tl.load(row + 13)
     remembered_noise = tl.load(row + 14)
-    _x54 = tl.load(row + 15)
+    _x56 = tl.load(row + 15)
     remembered_third_mean = tl.load(row + 16)
-    _x57 = tl.load(row + 17)
+    _x59 = tl.load(row + 17)
     remembered_third = tl.load(row + 18)
     overlap = tl.load(row + 19)
     warm = tl.load(row + 20)
     spread = tl.load(row + 21)
     eps = tl.load(row + 22)
-    _x102 = tl.load(row + 23)
+    _x104 = tl.load(row + 23)
     draw = tl.load(row).to(tl.uint32)
     for turn in range(TURNS):
         offsets = first + turn * BLOCK + tl.arange(0, BLOCK)
@@ -470,84 +470,86 @@ def step_delta_kernel(
         relative_c2 = _x13 * relative_unit
         _x15 = c3 * relative_unit
         _x16 = _x15 * relative_unit
-        relative_c3 = _x16 * relative_unit
-        _x19 = _divide(relative_c2, _x18, EXACT)
-        _x20 = _larger(_x19, -1e18)
-        _x21 = _smaller(_x20, 1e18)
-        _x22 = ratio * alpha
-        noise = noise * _x22
-        noise = tl.fma(_x1, _x21, noise)
-        _x28 = _divide(relative_c3, _x27, EXACT)
-        _x29 = _larger(_x28, -1e18)
-        _x30 = _smaller(_x29, 1e18)
-        _x33 = _sqrt(ratio, EXACT)
-        _x34 = ratio * _x33
-        _x35 = _x34 * _x31
-        third = third * _x35
-        third = tl.fma(_x32, _x30, third)
-        _x38 = relative_c3 * step_mean
-        _x39 = _divide(_x38, _x27, EXACT)
-        _x40 = _larger(_x39, -1e18)
-        _x41 = _smaller(_x40, 1e18)
-        _x44 = ratio * ratio
-        _x45 = _x44 * _x42
-        third_mean = third_mean * _x45
-        third_mean = tl.fma(_x43, _x41, third_mean)
-        root_mean_square = _divide(root, _x48, EXACT)
-        _x50 = noise * unit
-        _x51 = _divide(_x50, remembered_noise, EXACT)
+        _x17 = _x16 * relative_unit
+        _x18 = _larger(_x17, -1e34)
+        relative_c3 = _smaller(_x18, 1e34)
+        _x21 = _divide(relative_c2, _x20, EXACT)
+        _x22 = _larger(_x21, -1e18)
+        _x23 = _smaller(_x22, 1e18)
+        _x24 = ratio * alpha
+        noise = noise * _x24
+        noise = tl.fma(_x1, _x23, noise)
+        _x30 = _divide(relative_c3, _x29, EXACT)
+        _x31 = _larger(_x30, -1e18)
+        _x32 = _smaller(_x31, 1e18)
+        _x35 = _sqrt(ratio, EXACT)
+        _x36 = ratio * _x35
+        _x37 = _x36 * _x33
+        third = third * _x37
+        third = tl.fma(_x34, _x32, third)
+        _x40 = relative_c3 * step_mean
+        _x41 = _divide(_x40, _x29, EXACT)
+        _x42 = _larger(_x41, -1e18)
+        _x43 = _smaller(_x42, 1e18)
+        _x46 = ratio * ratio
+        _x47 = _x46 * _x44
+        third_mean = third_mean * _x47
+        third_mean = tl.fma(_x45, _x43, third_mean)
+        root_mean_square = _divide(root, _x50, EXACT)
+        _x52 = noise * unit
+        _x53 = _divide(_x52, remembered_noise, EXACT)
         # q, at most everything is noise
-        noise_share = _smaller(_x51, 1)
+        noise_share = _smaller(_x53, 1)
         # mean gradient over its root mean square
         signal = _divide(average, root_mean_square, EXACT)
-        _x55 = third_mean * _x54
-        _x56 = _divide(_x55, remembered_third_mean, EXACT)
-        _x58 = signal * third
-        _x59 = _x58 * _x57
-        _x60 = _x59 * 3
-        _x61 = _divide(_x60, remembered_third, EXACT)
-        _x62 = _x56 + _x61
-        _x63 = _smaller(_x62, 4)
+        _x57 = third_mean * _x56
+        _x58 = _divide(_x57, remembered_third_mean, EXACT)
+        _x60 = signal * third
+        _x61 = _x60 * _x59
+        _x62 = _x61 * 3
+        _x63 = _divide(_x62, remembered_third, EXACT)
+        _x64 = _x58 + _x63
+        _x65 = _smaller(_x64, 4)
         # 4 μ κ₃ + κ₄, relative
-        skew_variance = _larger(_x63, -4)
-        _x69 = relative_c2 * unit
-        _x70 = _divide(_x69, _x18, EXACT)
-        _x71 = _smaller(_x70, 1)
-        _x72 = average * _x71
-        _x73 = _x72 * 2
-        _x74 = relative_c3 * _x57
-        _x75 = _divide(_x74, _x27, EXACT)
-        _x76 = _smaller(_x75, 1)
-        _x77 = _larger(_x76, -1)
-        _x78 = root_mean_square * _x77
-        _x79 = _x73 - _x78
-        _x80 = _x79 * overlap
-        relative_cov_gradient_square_avg = _x80 * warm
-        _x82 = noise_share * 2
-        _x83 = -_x82
-        _x84 = _x83 + 4
-        _x85 = noise_share * _x84
-        _x86 = _x85 + skew_variance
-        _x87 = _larger(_x86, 0)
-        _x88 = _x87 * spread
-        relative_var_square_avg = _x88 * warm
+        skew_variance = _larger(_x65, -4)
+        _x71 = relative_c2 * unit
+        _x72 = _divide(_x71, _x20, EXACT)
+        _x73 = _smaller(_x72, 1)
+        _x74 = average * _x73
+        _x75 = _x74 * 2
+        _x76 = relative_c3 * _x59
+        _x77 = _divide(_x76, _x29, EXACT)
+        _x78 = _smaller(_x77, 1)
+        _x79 = _larger(_x78, -1)
+        _x80 = root_mean_square * _x79
+        _x81 = _x75 - _x80
+        _x82 = _x81 * overlap
+        relative_cov_gradient_square_avg = _x82 * warm
+        _x84 = noise_share * 2
+        _x85 = -_x84
+        _x86 = _x85 + 4
+        _x87 = noise_share * _x86
+        _x88 = _x87 + skew_variance
+        _x89 = _larger(_x88, 0)
+        _x90 = _x89 * spread
+        relative_var_square_avg = _x90 * warm
         # what the plug-in update divides by
         denominator = root + eps
         # 1 where eps is negligible, 0 where it rules
         share = _divide(root, denominator, EXACT)
-        _x92 = relative_cov_gradient_square_avg * share
-        _x93 = _x92 * 0.5
+        _x94 = relative_cov_gradient_square_avg * share
+        _x95 = _x94 * 0.5
         # coupling joins the numerator
-        numerator = average + _x93
-        _x95 = share * 2
-        _x96 = _x95 + 1
-        _x97 = relative_var_square_avg * share
-        _x98 = _x97 * _x96
+        numerator = average + _x95
+        _x97 = share * 2
+        _x98 = _x97 + 1
+        _x99 = relative_var_square_avg * share
+        _x100 = _x99 * _x98
         # inversion divides: positive, subtraction-free
-        inversion = _x98 * 0.125
-        _x100 = inversion + 1
-        _x101 = denominator * _x100
-        param = param + _divide(_x102 * numerator, _x101, EXACT)
+        inversion = _x100 * 0.125
+        _x102 = inversion + 1
+        _x103 = denominator * _x102
+        param = param + _divide(_x104 * numerator, _x103, EXACT)
         if DITHER:
             param = _dithered(param, seed, draw, tensor, offsets)
         _write(param_at, offsets, within, param, PARAM, RAGGED)
@@ -576,18 +578,18 @@ def step_inversion_constants(
 ) -> list[float]:
     """A row of the scalars that the kernel reads, the step count first."""
     _x1 = 1 - alpha
-    _x18 = microbatches - 1
-    _x25 = microbatches - 2
-    _x26 = max(1, _x25)
-    _x27 = _x18 * _x26
-    _x31 = alpha**1.5
-    _x32 = 1 - _x31
-    _x42 = alpha**2
-    _x43 = 1 - _x42
-    _x48 = unit**0.5
-    _x54 = unit**2
-    _x57 = unit**1.5
-    _x86 = -lr
+    _x20 = microbatches - 1
+    _x27 = microbatches - 2
+    _x28 = max(1, _x27)
+    _x29 = _x20 * _x28
+    _x33 = alpha**1.5
+    _x34 = 1 - _x33
+    _x44 = alpha**2
+    _x45 = 1 - _x44
+    _x50 = unit**0.5
+    _x56 = unit**2
+    _x59 = unit**1.5
+    _x88 = -lr
     keep = 1 - lr * weight_decay
     return [
         t,
@@ -596,23 +598,23 @@ def step_inversion_constants(
         skew,
         alpha,
         _x1,
-        _x18,
-        _x27,
-        _x31,
-        _x32,
-        _x42,
-        _x43,
-        _x48,
+        _x20,
+        _x29,
+        _x33,
+        _x34,
+        _x44,
+        _x45,
+        _x50,
         unit,
         remembered_noise,
-        _x54,
+        _x56,
         remembered_third_mean,
-        _x57,
+        _x59,
         remembered_third,
         spread,
         warm,
         eps,
-        _x86,
+        _x88,
     ]
 
 
@@ -659,41 +661,41 @@ def step_inversion_prepare(counts, given, rows, WIDTH: tl.constexpr):
     warm = _x21 / _x17
     warm = warm * tl.load(given + 7)
     _xs1 = 1 - alpha
-    _xs18 = microbatches - 1
-    _xs25 = microbatches - 2
-    _xs26 = tl.maximum(_xs25, 1)
-    _xs27 = _xs18 * _xs26
-    _xs31 = _power(alpha, 1.5)
-    _xs32 = 1 - _xs31
-    _xs42 = alpha * alpha
-    _xs43 = 1 - _xs42
-    _xs48 = _power(unit, 0.5)
-    _xs54 = unit * unit
-    _xs57 = _power(unit, 1.5)
-    _xs86 = -lr
+    _xs20 = microbatches - 1
+    _xs27 = microbatches - 2
+    _xs28 = tl.maximum(_xs27, 1)
+    _xs29 = _xs20 * _xs28
+    _xs33 = _power(alpha, 1.5)
+    _xs34 = 1 - _xs33
+    _xs44 = alpha * alpha
+    _xs45 = 1 - _xs44
+    _xs50 = _power(unit, 0.5)
+    _xs56 = unit * unit
+    _xs59 = _power(unit, 1.5)
+    _xs88 = -lr
     keep = 1 - lr * weight_decay
     tl.store(row + 1, keep)
     tl.store(row + 2, coupled_decay)
     tl.store(row + 3, skew)
     tl.store(row + 4, alpha)
     tl.store(row + 5, _xs1)
-    tl.store(row + 6, _xs18)
-    tl.store(row + 7, _xs27)
-    tl.store(row + 8, _xs31)
-    tl.store(row + 9, _xs32)
-    tl.store(row + 10, _xs42)
-    tl.store(row + 11, _xs43)
-    tl.store(row + 12, _xs48)
+    tl.store(row + 6, _xs20)
+    tl.store(row + 7, _xs29)
+    tl.store(row + 8, _xs33)
+    tl.store(row + 9, _xs34)
+    tl.store(row + 10, _xs44)
+    tl.store(row + 11, _xs45)
+    tl.store(row + 12, _xs50)
     tl.store(row + 13, unit)
     tl.store(row + 14, remembered_noise)
-    tl.store(row + 15, _xs54)
+    tl.store(row + 15, _xs56)
     tl.store(row + 16, remembered_third_mean)
-    tl.store(row + 17, _xs57)
+    tl.store(row + 17, _xs59)
     tl.store(row + 18, remembered_third)
     tl.store(row + 19, spread)
     tl.store(row + 20, warm)
     tl.store(row + 21, eps)
-    tl.store(row + 22, _xs86)
+    tl.store(row + 22, _xs88)
 
 
 @triton.jit(do_not_specialize=["stride", "seed"])
@@ -747,23 +749,23 @@ def step_inversion_kernel(
     skew = tl.load(row + 3)
     alpha = tl.load(row + 4)
     _x1 = tl.load(row + 5)
-    _x18 = tl.load(row + 6)
-    _x27 = tl.load(row + 7)
-    _x31 = tl.load(row + 8)
-    _x32 = tl.load(row + 9)
-    _x42 = tl.load(row + 10)
-    _x43 = tl.load(row + 11)
-    _x48 = tl.load(row + 12)
+    _x20 = tl.load(row + 6)
+    _x29 = tl.load(row + 7)
+    _x33 = tl.load(row + 8)
+    _x34 = tl.load(row + 9)
+    _x44 = tl.load(row + 10)
+    _x45 = tl.load(row + 11)
+    _x50 = tl.load(row + 12)
     unit = tl.load(row + 13)
     remembered_noise = tl.load(row + 14)
-    _x54 = tl.load(row + 15)
+    _x56 = tl.load(row + 15)
     remembered_third_mean = tl.load(row + 16)
-    _x57 = tl.load(row + 17)
+    _x59 = tl.load(row + 17)
     remembered_third = tl.load(row + 18)
     spread = tl.load(row + 19)
     warm = tl.load(row + 20)
     eps = tl.load(row + 21)
-    _x86 = tl.load(row + 22)
+    _x88 = tl.load(row + 22)
     draw = tl.load(row).to(tl.uint32)
     for turn in range(TURNS):
         offsets = first + turn * BLOCK + tl.arange(0, BLOCK)
@@ -799,67 +801,69 @@ def step_inversion_kernel(
         relative_c2 = _x13 * relative_unit
         _x15 = c3 * relative_unit
         _x16 = _x15 * relative_unit
-        relative_c3 = _x16 * relative_unit
-        _x19 = _divide(relative_c2, _x18, EXACT)
-        _x20 = _larger(_x19, -1e18)
-        _x21 = _smaller(_x20, 1e18)
-        _x22 = ratio * alpha
-        noise = noise * _x22
-        noise = tl.fma(_x1, _x21, noise)
-        _x28 = _divide(relative_c3, _x27, EXACT)
-        _x29 = _larger(_x28, -1e18)
-        _x30 = _smaller(_x29, 1e18)
-        _x33 = _sqrt(ratio, EXACT)
-        _x34 = ratio * _x33
-        _x35 = _x34 * _x31
-        third = third * _x35
-        third = tl.fma(_x32, _x30, third)
-        _x38 = relative_c3 * step_mean
-        _x39 = _divide(_x38, _x27, EXACT)
-        _x40 = _larger(_x39, -1e18)
-        _x41 = _smaller(_x40, 1e18)
-        _x44 = ratio * ratio
-        _x45 = _x44 * _x42
-        third_mean = third_mean * _x45
-        third_mean = tl.fma(_x43, _x41, third_mean)
-        root_mean_square = _divide(root, _x48, EXACT)
-        _x50 = noise * unit
-        _x51 = _divide(_x50, remembered_noise, EXACT)
+        _x17 = _x16 * relative_unit
+        _x18 = _larger(_x17, -1e34)
+        relative_c3 = _smaller(_x18, 1e34)
+        _x21 = _divide(relative_c2, _x20, EXACT)
+        _x22 = _larger(_x21, -1e18)
+        _x23 = _smaller(_x22, 1e18)
+        _x24 = ratio * alpha
+        noise = noise * _x24
+        noise = tl.fma(_x1, _x23, noise)
+        _x30 = _divide(relative_c3, _x29, EXACT)
+        _x31 = _larger(_x30, -1e18)
+        _x32 = _smaller(_x31, 1e18)
+        _x35 = _sqrt(ratio, EXACT)
+        _x36 = ratio * _x35
+        _x37 = _x36 * _x33
+        third = third * _x37
+        third = tl.fma(_x34, _x32, third)
+        _x40 = relative_c3 * step_mean
+        _x41 = _divide(_x40, _x29, EXACT)
+        _x42 = _larger(_x41, -1e18)
+        _x43 = _smaller(_x42, 1e18)
+        _x46 = ratio * ratio
+        _x47 = _x46 * _x44
+        third_mean = third_mean * _x47
+        third_mean = tl.fma(_x45, _x43, third_mean)
+        root_mean_square = _divide(root, _x50, EXACT)
+        _x52 = noise * unit
+        _x53 = _divide(_x52, remembered_noise, EXACT)
         # q, at most everything is noise
-        noise_share = _smaller(_x51, 1)
+        noise_share = _smaller(_x53, 1)
         # mean gradient over its root mean square
         signal = _divide(average, root_mean_square, EXACT)
-        _x55 = third_mean * _x54
-        _x56 = _divide(_x55, remembered_third_mean, EXACT)
-        _x58 = signal * third
-        _x59 = _x58 * _x57
-        _x60 = _x59 * 3
-        _x61 = _divide(_x60, remembered_third, EXACT)
-        _x62 = _x56 + _x61
-        _x63 = _smaller(_x62, 4)
+        _x57 = third_mean * _x56
+        _x58 = _divide(_x57, remembered_third_mean, EXACT)
+        _x60 = signal * third
+        _x61 = _x60 * _x59
+        _x62 = _x61 * 3
+        _x63 = _divide(_x62, remembered_third, EXACT)
+        _x64 = _x58 + _x63
+        _x65 = _smaller(_x64, 4)
         # 4 μ κ₃ + κ₄, relative
-        skew_variance = _larger(_x63, -4)
-        _x69 = noise_share * 2
-        _x70 = -_x69
-        _x71 = _x70 + 4
-        _x72 = noise_share * _x71
-        _x73 = _x72 + skew_variance
-        _x74 = _larger(_x73, 0)
-        _x75 = _x74 * spread
-        relative_var_square_avg = _x75 * warm
+        skew_variance = _larger(_x65, -4)
+        _x71 = noise_share * 2
+        _x72 = -_x71
+        _x73 = _x72 + 4
+        _x74 = noise_share * _x73
+        _x75 = _x74 + skew_variance
+        _x76 = _larger(_x75, 0)
+        _x77 = _x76 * spread
+        relative_var_square_avg = _x77 * warm
         # what the plug-in update divides by
         denominator = root + eps
         # 1 where eps is negligible, 0 where it rules
         share = _divide(root, denominator, EXACT)
-        _x79 = share * 2
-        _x80 = _x79 + 1
-        _x81 = relative_var_square_avg * share
-        _x82 = _x81 * _x80
+        _x81 = share * 2
+        _x82 = _x81 + 1
+        _x83 = relative_var_square_avg * share
+        _x84 = _x83 * _x82
         # inversion divides: positive, subtraction-free
-        inversion = _x82 * 0.125
-        _x84 = inversion + 1
-        _x85 = denominator * _x84
-        param = param + _divide(_x86 * average, _x85, EXACT)
+        inversion = _x84 * 0.125
+        _x86 = inversion + 1
+        _x87 = denominator * _x86
+        param = param + _divide(_x88 * average, _x87, EXACT)
         if DITHER:
             param = _dithered(param, seed, draw, tensor, offsets)
         _write(param_at, offsets, within, param, PARAM, RAGGED)

@@ -248,13 +248,13 @@ def step_delta_constants(
 ) -> list[float]:
     """A row of the scalars that the kernel reads, the step count first."""
     _x1 = 1 - alpha
-    _x25 = microbatches - 1
-    _x47 = _x1**2
-    _x48 = alpha**2
-    _x61 = enough * warm
-    _x78 = -lr
+    _x29 = microbatches - 1
+    _x51 = _x1**2
+    _x52 = alpha**2
+    _x65 = enough * warm
+    _x82 = -lr
     keep = 1 - lr * weight_decay
-    return [t, keep, coupled_decay, skew, alpha, _x1, _x25, _x48, _x47, _x61, eps, _x78]
+    return [t, keep, coupled_decay, skew, alpha, _x1, _x29, _x52, _x51, _x65, eps, _x82]
 
 
 @triton.jit
@@ -289,23 +289,23 @@ def step_delta_prepare(counts, given, rows, WIDTH: tl.constexpr):
     _x9 = 8 / _x8
     enough = 1 - _x9
     _xs1 = 1 - alpha
-    _xs25 = microbatches - 1
-    _xs47 = _xs1 * _xs1
-    _xs48 = alpha * alpha
-    _xs61 = enough * warm
-    _xs78 = -lr
+    _xs29 = microbatches - 1
+    _xs51 = _xs1 * _xs1
+    _xs52 = alpha * alpha
+    _xs65 = enough * warm
+    _xs82 = -lr
     keep = 1 - lr * weight_decay
     tl.store(row + 1, keep)
     tl.store(row + 2, coupled_decay)
     tl.store(row + 3, skew)
     tl.store(row + 4, alpha)
     tl.store(row + 5, _xs1)
-    tl.store(row + 6, _xs25)
-    tl.store(row + 7, _xs48)
-    tl.store(row + 8, _xs47)
-    tl.store(row + 9, _xs61)
+    tl.store(row + 6, _xs29)
+    tl.store(row + 7, _xs52)
+    tl.store(row + 8, _xs51)
+    tl.store(row + 9, _xs65)
     tl.store(row + 10, eps)
-    tl.store(row + 11, _xs78)
+    tl.store(row + 11, _xs82)
 
 
 @triton.jit(do_not_specialize=["stride", "seed"])
@@ -357,12 +357,12 @@ def step_delta_kernel(
     skew = tl.load(row + 3)
     alpha = tl.load(row + 4)
     _x1 = tl.load(row + 5)
-    _x25 = tl.load(row + 6)
-    _x48 = tl.load(row + 7)
-    _x47 = tl.load(row + 8)
-    _x61 = tl.load(row + 9)
+    _x29 = tl.load(row + 6)
+    _x52 = tl.load(row + 7)
+    _x51 = tl.load(row + 8)
+    _x65 = tl.load(row + 9)
     eps = tl.load(row + 10)
-    _x78 = tl.load(row + 11)
+    _x82 = tl.load(row + 11)
     draw = tl.load(row).to(tl.uint32)
     for turn in range(TURNS):
         offsets = first + turn * BLOCK + tl.arange(0, BLOCK)
@@ -401,66 +401,70 @@ def step_delta_kernel(
         relative_c2 = _x16 * relative_unit
         _x18 = c3 * relative_unit
         _x19 = _x18 * relative_unit
-        relative_c3 = _x19 * relative_unit
-        _x21 = c4 * relative_unit
-        _x22 = _x21 * relative_unit
-        _x23 = _x22 * relative_unit
-        relative_c4 = _x23 * relative_unit
-        _x26 = relative_c2 * step_mean
-        _x27 = _x26 * 2
-        _x28 = _x27 + relative_c3
-        _x29 = root * _x28
-        _x30 = _divide(_x29, _x25, EXACT)
-        _x31 = _larger(_x30, -1e18)
-        _x32 = _smaller(_x31, 1e18)
-        covariance = _x32 * _x1
-        _x34 = relative_c2 * relative_c2
-        _x35 = step_mean * step_mean
-        _x36 = relative_c2 * _x35
-        _x37 = _x36 * 4
-        _x38 = relative_c3 * step_mean
-        _x39 = _x38 * 4
-        _x40 = _x34 - _x37
-        _x41 = _x40 - _x39
-        _x42 = _x41 - relative_c4
-        _x43 = _divide(_x42, _x25, EXACT)
-        _x44 = -_x43
-        _x45 = _larger(_x44, -1e18)
-        _x46 = _smaller(_x45, 1e18)
-        _x49 = ratio * ratio
-        _x50 = _x49 * _x48
-        variance = variance * _x50
-        variance = tl.fma(_x47, _x46, variance)
-        _x53 = ratio * alpha
-        _x54 = _x53 * 2.5
-        _x55 = -_x54
-        _x56 = _x55 + 2.5
-        _x57 = _x56 * _x56
-        _x58 = _x57 * _x57
-        _x59 = _x58 * _x58
-        _x60 = _x59 + 1
-        _x62 = _divide(1.0, _x60, EXACT)
+        _x20 = _x19 * relative_unit
+        _x21 = _larger(_x20, -1e34)
+        relative_c3 = _smaller(_x21, 1e34)
+        _x23 = c4 * relative_unit
+        _x24 = _x23 * relative_unit
+        _x25 = _x24 * relative_unit
+        _x26 = _x25 * relative_unit
+        _x27 = _larger(_x26, -1e34)
+        relative_c4 = _smaller(_x27, 1e34)
+        _x30 = relative_c2 * step_mean
+        _x31 = _x30 * 2
+        _x32 = _x31 + relative_c3
+        _x33 = root * _x32
+        _x34 = _divide(_x33, _x29, EXACT)
+        _x35 = _larger(_x34, -1e18)
+        _x36 = _smaller(_x35, 1e18)
+        covariance = _x36 * _x1
+        _x38 = relative_c2 * relative_c2
+        _x39 = step_mean * step_mean
+        _x40 = relative_c2 * _x39
+        _x41 = _x40 * 4
+        _x42 = relative_c3 * step_mean
+        _x43 = _x42 * 4
+        _x44 = _x38 - _x41
+        _x45 = _x44 - _x43
+        _x46 = _x45 - relative_c4
+        _x47 = _divide(_x46, _x29, EXACT)
+        _x48 = -_x47
+        _x49 = _larger(_x48, -1e18)
+        _x50 = _smaller(_x49, 1e18)
+        _x53 = ratio * ratio
+        _x54 = _x53 * _x52
+        variance = variance * _x54
+        variance = tl.fma(_x51, _x50, variance)
+        _x57 = ratio * alpha
+        _x58 = _x57 * 2.5
+        _x59 = -_x58
+        _x60 = _x59 + 2.5
+        _x61 = _x60 * _x60
+        _x62 = _x61 * _x61
+        _x63 = _x62 * _x62
+        _x64 = _x63 + 1
+        _x66 = _divide(1.0, _x64, EXACT)
         # withdrawn at the start and where one step dominates
-        trust = _x62 * _x61
+        trust = _x66 * _x65
         relative_cov_gradient_square_avg = covariance * trust
         relative_var_square_avg = trust * variance
         # what the plug-in update divides by
         denominator = root + eps
         # 1 where eps is negligible, 0 where it rules
         share = _divide(root, denominator, EXACT)
-        _x68 = relative_cov_gradient_square_avg * share
-        _x69 = _x68 * 0.5
+        _x72 = relative_cov_gradient_square_avg * share
+        _x73 = _x72 * 0.5
         # coupling joins the numerator
-        numerator = average + _x69
-        _x71 = share * 2
-        _x72 = _x71 + 1
-        _x73 = relative_var_square_avg * share
-        _x74 = _x73 * _x72
+        numerator = average + _x73
+        _x75 = share * 2
+        _x76 = _x75 + 1
+        _x77 = relative_var_square_avg * share
+        _x78 = _x77 * _x76
         # inversion divides: positive, subtraction-free
-        inversion = _x74 * 0.125
-        _x76 = inversion + 1
-        _x77 = denominator * _x76
-        param = param + _divide(_x78 * numerator, _x77, EXACT)
+        inversion = _x78 * 0.125
+        _x80 = inversion + 1
+        _x81 = denominator * _x80
+        param = param + _divide(_x82 * numerator, _x81, EXACT)
         if DITHER:
             param = _dithered(param, seed, draw, tensor, offsets)
         _write(param_at, offsets, within, param, PARAM, RAGGED)
@@ -483,13 +487,13 @@ def step_inversion_constants(
 ) -> list[float]:
     """A row of the scalars that the kernel reads, the step count first."""
     _x1 = 1 - alpha
-    _x25 = microbatches - 1
-    _x47 = _x1**2
-    _x48 = alpha**2
-    _x61 = enough * warm
-    _x74 = -lr
+    _x29 = microbatches - 1
+    _x51 = _x1**2
+    _x52 = alpha**2
+    _x65 = enough * warm
+    _x78 = -lr
     keep = 1 - lr * weight_decay
-    return [t, keep, coupled_decay, skew, alpha, _x1, _x25, _x48, _x47, _x61, eps, _x74]
+    return [t, keep, coupled_decay, skew, alpha, _x1, _x29, _x52, _x51, _x65, eps, _x78]
 
 
 @triton.jit
@@ -524,23 +528,23 @@ def step_inversion_prepare(counts, given, rows, WIDTH: tl.constexpr):
     _x9 = 8 / _x8
     enough = 1 - _x9
     _xs1 = 1 - alpha
-    _xs25 = microbatches - 1
-    _xs47 = _xs1 * _xs1
-    _xs48 = alpha * alpha
-    _xs61 = enough * warm
-    _xs74 = -lr
+    _xs29 = microbatches - 1
+    _xs51 = _xs1 * _xs1
+    _xs52 = alpha * alpha
+    _xs65 = enough * warm
+    _xs78 = -lr
     keep = 1 - lr * weight_decay
     tl.store(row + 1, keep)
     tl.store(row + 2, coupled_decay)
     tl.store(row + 3, skew)
     tl.store(row + 4, alpha)
     tl.store(row + 5, _xs1)
-    tl.store(row + 6, _xs25)
-    tl.store(row + 7, _xs48)
-    tl.store(row + 8, _xs47)
-    tl.store(row + 9, _xs61)
+    tl.store(row + 6, _xs29)
+    tl.store(row + 7, _xs52)
+    tl.store(row + 8, _xs51)
+    tl.store(row + 9, _xs65)
     tl.store(row + 10, eps)
-    tl.store(row + 11, _xs74)
+    tl.store(row + 11, _xs78)
 
 
 @triton.jit(do_not_specialize=["stride", "seed"])
@@ -592,12 +596,12 @@ def step_inversion_kernel(
     skew = tl.load(row + 3)
     alpha = tl.load(row + 4)
     _x1 = tl.load(row + 5)
-    _x25 = tl.load(row + 6)
-    _x48 = tl.load(row + 7)
-    _x47 = tl.load(row + 8)
-    _x61 = tl.load(row + 9)
+    _x29 = tl.load(row + 6)
+    _x52 = tl.load(row + 7)
+    _x51 = tl.load(row + 8)
+    _x65 = tl.load(row + 9)
     eps = tl.load(row + 10)
-    _x74 = tl.load(row + 11)
+    _x78 = tl.load(row + 11)
     draw = tl.load(row).to(tl.uint32)
     for turn in range(TURNS):
         offsets = first + turn * BLOCK + tl.arange(0, BLOCK)
@@ -636,53 +640,57 @@ def step_inversion_kernel(
         relative_c2 = _x16 * relative_unit
         _x18 = c3 * relative_unit
         _x19 = _x18 * relative_unit
-        relative_c3 = _x19 * relative_unit
-        _x21 = c4 * relative_unit
-        _x22 = _x21 * relative_unit
-        _x23 = _x22 * relative_unit
-        relative_c4 = _x23 * relative_unit
-        _x34 = relative_c2 * relative_c2
-        _x35 = step_mean * step_mean
-        _x36 = relative_c2 * _x35
-        _x37 = _x36 * 4
-        _x38 = relative_c3 * step_mean
-        _x39 = _x38 * 4
-        _x40 = _x34 - _x37
-        _x41 = _x40 - _x39
-        _x42 = _x41 - relative_c4
-        _x43 = _divide(_x42, _x25, EXACT)
-        _x44 = -_x43
-        _x45 = _larger(_x44, -1e18)
-        _x46 = _smaller(_x45, 1e18)
-        _x49 = ratio * ratio
-        _x50 = _x49 * _x48
-        variance = variance * _x50
-        variance = tl.fma(_x47, _x46, variance)
-        _x53 = ratio * alpha
-        _x54 = _x53 * 2.5
-        _x55 = -_x54
-        _x56 = _x55 + 2.5
-        _x57 = _x56 * _x56
-        _x58 = _x57 * _x57
-        _x59 = _x58 * _x58
-        _x60 = _x59 + 1
-        _x62 = _divide(1.0, _x60, EXACT)
+        _x20 = _x19 * relative_unit
+        _x21 = _larger(_x20, -1e34)
+        relative_c3 = _smaller(_x21, 1e34)
+        _x23 = c4 * relative_unit
+        _x24 = _x23 * relative_unit
+        _x25 = _x24 * relative_unit
+        _x26 = _x25 * relative_unit
+        _x27 = _larger(_x26, -1e34)
+        relative_c4 = _smaller(_x27, 1e34)
+        _x38 = relative_c2 * relative_c2
+        _x39 = step_mean * step_mean
+        _x40 = relative_c2 * _x39
+        _x41 = _x40 * 4
+        _x42 = relative_c3 * step_mean
+        _x43 = _x42 * 4
+        _x44 = _x38 - _x41
+        _x45 = _x44 - _x43
+        _x46 = _x45 - relative_c4
+        _x47 = _divide(_x46, _x29, EXACT)
+        _x48 = -_x47
+        _x49 = _larger(_x48, -1e18)
+        _x50 = _smaller(_x49, 1e18)
+        _x53 = ratio * ratio
+        _x54 = _x53 * _x52
+        variance = variance * _x54
+        variance = tl.fma(_x51, _x50, variance)
+        _x57 = ratio * alpha
+        _x58 = _x57 * 2.5
+        _x59 = -_x58
+        _x60 = _x59 + 2.5
+        _x61 = _x60 * _x60
+        _x62 = _x61 * _x61
+        _x63 = _x62 * _x62
+        _x64 = _x63 + 1
+        _x66 = _divide(1.0, _x64, EXACT)
         # withdrawn at the start and where one step dominates
-        trust = _x62 * _x61
+        trust = _x66 * _x65
         relative_var_square_avg = trust * variance
         # what the plug-in update divides by
         denominator = root + eps
         # 1 where eps is negligible, 0 where it rules
         share = _divide(root, denominator, EXACT)
-        _x67 = share * 2
-        _x68 = _x67 + 1
-        _x69 = relative_var_square_avg * share
-        _x70 = _x69 * _x68
+        _x71 = share * 2
+        _x72 = _x71 + 1
+        _x73 = relative_var_square_avg * share
+        _x74 = _x73 * _x72
         # inversion divides: positive, subtraction-free
-        inversion = _x70 * 0.125
-        _x72 = inversion + 1
-        _x73 = denominator * _x72
-        param = param + _divide(_x74 * average, _x73, EXACT)
+        inversion = _x74 * 0.125
+        _x76 = inversion + 1
+        _x77 = denominator * _x76
+        param = param + _divide(_x78 * average, _x77, EXACT)
         if DITHER:
             param = _dithered(param, seed, draw, tensor, offsets)
         _write(param_at, offsets, within, param, PARAM, RAGGED)

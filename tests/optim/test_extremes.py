@@ -149,3 +149,19 @@ def test_sophia_stays_finite_and_within_its_clip(scales, betas):
         optimizer.step()
         assert all(torch.isfinite(t).all() for t in snapshot(optimizer))
         assert (param - before).abs().max() <= 1.001e-2
+
+
+@pytest.mark.parametrize("scale", [1e-20, 1.0, 1e15])
+@pytest.mark.parametrize("case", CORRECTED, ids=names(CORRECTED))
+def test_microbatches_that_cancel_to_a_mean_of_exactly_zero_poison_nothing(case, scale):
+    # v is then 0 while the third moment is not: a ratio of infinity meets a mean of zero
+    param = parameter(3)
+    optimizer, stats = case.attached([param])
+    # its other entries tell in which units the statistics are
+    for rows in ([[1.0] * 3, [1.0, 2.0, 1.0], [-2.0, 1.0, 1.0]], [[1.0, -1.0, 2.0]] * 3):
+        feed([param], stats, [[scale * torch.tensor(row)] for row in rows])
+        with quietly():
+            optimizer.step()
+        assert torch.isfinite(param).all()
+        bad = [k for k, v in optimizer.state[param].items() if not torch.isfinite(v).all()]
+        assert not bad

@@ -224,7 +224,7 @@ def run(
         )
     except subprocess.TimeoutExpired:
         raise CannotCheck(
-            f"{what}: not finished within {limit:g} s; raise --limit, or split the file."
+            f"{what}: not finished within {limit:g} s; allow it more time."
         ) from None
     if done.returncode:
         tail = "\n".join((done.stdout + done.stderr).strip().splitlines()[-25:])

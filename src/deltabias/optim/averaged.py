@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from deltabias.microbatch import StepMoments
+from deltabias.microbatch import MicrobatchStats, StepMoments
 from deltabias.optim.base import CorrectedOptimizer, accumulator_dtype
-from deltabias.optim.compiled_step import run_one_pass
+from deltabias.optim.compiled_step import compiler_missing, run_one_pass
 from deltabias.optim.fused import check_states, refuse_unfit, run_fused
 from deltabias.optim.shares import kept_dtype, read_shares
 from deltabias.optim.stepping import by_step_count, parameters_of, run_step, use_foreach
@@ -47,6 +47,12 @@ def _skew(moments: StepMoments | None) -> float:
 
 class AveragedOptimizer(CorrectedOptimizer):
     """Chooses the generated step of a group and feeds it."""
+
+    def attach(self, stats: MicrobatchStats) -> None:
+        """As `CorrectedOptimizer.attach`; with ``fused=True`` the statistics are fused, too."""
+        super().attach(stats)
+        if any(group.get("fused") for group in self.param_groups):
+            stats.fuse()
 
     def _module(self, group: dict[str, Any]) -> ModuleType:
         """The generated module of the group's rule."""
@@ -147,7 +153,8 @@ class AveragedOptimizer(CorrectedOptimizer):
             highest = max(int(n[1]) for n in names if n in ("c2", "c3", "c4"))
             raw = [-p.grad if group["maximize"] else p.grad for p in params]
             if one_pass:
-                tensors |= self._raw_inputs(params, raw, moments, highest)
+                fused = bool(group.get("fused")) and not compiler_missing()
+                tensors |= self._raw_inputs(params, raw, moments, highest, fused=fused)
                 scalars["skew"] = _skew(moments)
             else:
                 tensors |= self._moment_inputs(params, raw, moments, highest)
@@ -198,7 +205,13 @@ class AveragedOptimizer(CorrectedOptimizer):
         return f"{strategy}_{'spaced' if moments.observed else 'held'}"
 
     def _raw_inputs(
-        self, params: list[Tensor], grads: list[Tensor], moments: StepMoments | None, highest: int
+        self,
+        params: list[Tensor],
+        grads: list[Tensor],
+        moments: StepMoments | None,
+        highest: int,
+        *,
+        fused: bool = False,
     ) -> dict[str, list[Tensor]]:
         """As `_moment_inputs`, for steps that clean up themselves: nothing is copied."""
         names = [f"c{k}" for k in range(2, highest + 1)]
@@ -209,7 +222,7 @@ class AveragedOptimizer(CorrectedOptimizer):
                 zero = torch.zeros_like(param, dtype=accumulator_dtype(param))
                 central, unit = dict.fromkeys(range(2, highest + 1), zero), zero.new_zeros(())
             else:
-                scale, aligned = record.alignment(grad)
+                scale, aligned = record.alignment(grad, fused=fused and grad.device.type == "cpu")
                 self._misaligned = self._misaligned + (~aligned).long()
                 central = record.scaled_central
                 unit = torch.where(aligned, scale, torch.zeros_like(scale))

@@ -1,0 +1,47 @@
+"""What is remembered as shares: in which dtype, and how the meter reads it.
+
+A share is a relative cumulant with a known range (`deltabias.codegen.spaced`), so eight bits hold
+it. The error of a code is half a step, the range over 254 (over 510 for shares that have no sign):
+0.008 of the noise share q, 0.008 and 0.03 of the two skewness terms, 0.016 of the coupling, 0.005
+of the inversion, 0.008 of the closed form's factor. Rounding is to nearest and averages out over
+elements whose estimates scatter by more than a step. bf16 keeps eight bits of each number.
+"""
+
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+STORAGE = (None, "float32", "bfloat16", "int8")
+
+UNSIGNED = ("noise_share_kept", "inversion_kept")
+"""Shares that are never negative, and may use all 256 codes."""
+
+
+def kept_dtype(name: str, storage: str, accumulator: torch.dtype) -> torch.dtype:
+    """The dtype of a state that holds shares; `accumulator` is what "float32" stands for."""
+    if storage == "int8":
+        return torch.uint8 if name in UNSIGNED else torch.int8
+    return torch.bfloat16 if storage == "bfloat16" else accumulator
+
+
+def read_shares(
+    module: ModuleType, state: Mapping[str, Tensor], scalars: Mapping[str, Any]
+) -> tuple[Tensor, Tensor]:
+    """The meter of a step that remembers shares: (inversion, coupling), see `Validity`.
+
+    Those of the closed form are worked out from its noise share, with eps neglected.
+    """
+
+    def read(name: str) -> Tensor:
+        return module._decoded(state[name], module.largest_kept(name), torch.float32)
+
+    if "inversion_kept" in state:
+        return read("inversion_kept") * scalars["swell"], read("coupling_kept") * scalars["push"]
+    share = read("noise_share_kept").clamp_max(1)
+    average = state["exp_avg"].float() / scalars["debias_numerator"]
+    root = (state["exp_avg_sq"].float() / scalars["debias_preconditioner"]).sqrt()
+    signal = average / root.clamp_min(torch.finfo(torch.float32).tiny)
+    return share * (4 - 2 * share) * (3 / 8) * scalars["swell"], signal * share * scalars["push"]

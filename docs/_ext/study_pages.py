@@ -2,6 +2,7 @@
 
 import json
 import re
+from typing import ClassVar
 
 from api_pages import HERE, write_changed
 from sphinx.util.docutils import SphinxDirective
@@ -122,52 +123,36 @@ def benchmark_page(name: str, record: dict) -> str:
     for key, value in record.items():
         if isinstance(value, list) and value and all(isinstance(v, dict) for v in value):
             header = list(dict.fromkeys(k for v in value for k in v))
-            rows = [[_flat(v.get(k)) for k in header] for v in value]
-            lines += [f"## {escape(key)}", "", *table([escape(h) for h in header], rows), ""]
-        elif isinstance(value, dict) and key != "tables":
-            lines += [
-                f"## {escape(key)}",
-                "",
-                *table(["what", "value"], [[k, _flat(v)] for k, v in value.items()]),
-                "",
-            ]
-        elif isinstance(value, dict):
-            for title, part in value.items():
-                lines += benchmark_page(title, {"rows": part})[2:].splitlines() if part else []
-    return "\n".join(lines) + "\n"
+            rows = [[_linked(listed[name]), *_outcome(r)] for name, r in records.items()]
+        lines = [
+            *table(["what", "claim", "outcome"], rows),
+            *("", "```{toctree}", ":hidden:", "", *listed.values(), "```"),
+        ]
+        return self.parse_text_to_nodes("\n".join(lines))
 
 
-def _flat(value):
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else value
+class Benchmarks(Overview):
+    """The same of the benchmarks."""
+
+    results = RESULTS / "benchmarks"
+    pages = "benchmarks"
+    none = "No benchmark was measured here yet."
 
 
-def write(app) -> None:
-    """Write a page for every study and every benchmark that has results."""
-    studies = {}
-    for path in sorted(RESULTS.glob("*.json")):
-        record = json.loads(path.read_text(encoding="utf-8"))
-        studies[FOLDER / f"{path.stem}.md"] = study_page(record, path.with_suffix(".svg").exists())
-    write_changed(FOLDER, studies)
-    measured = {}
-    for path in sorted((RESULTS / "benchmarks").glob("*.json")):
-        record = json.loads(path.read_text(encoding="utf-8"))
-        measured[BENCHMARKS / f"{path.stem}.md"] = benchmark_page(path.stem, record)
-    write_changed(BENCHMARKS, measured)
+def _linked(page: str) -> _Raw:
+    return _Raw(f"[{escape(page.rsplit('/', 1)[1])}]({page}.md)")
 
 
-class Benchmarks(SphinxDirective):
-    """The list of the benchmarks that have results, or that there are none."""
-
-    def run(self):
-        self.env.note_reread()  # files come and go
-        names = sorted(path.stem for path in (RESULTS / "benchmarks").glob("*.json"))
-        if not names:
-            return self.parse_text_to_nodes("No benchmark was measured here yet.")
-        lines = ["```{toctree}", ":maxdepth: 1", "", *(f"_generated/benchmarks/{n}" for n in names)]
-        return self.parse_text_to_nodes("\n".join([*lines, "```"]))
+def _outcome(record: dict) -> list[str]:
+    """The claim, and how many of its parts held."""
+    verdicts = [row.get("passed") for row in record["rows"]]
+    held, failed = verdicts.count(True), verdicts.count(False)
+    said = f"{failed} of {held + failed} failed" if failed else f"{held} held" if held else ""
+    return [record.get("claim", ""), said or "reported"]
 
 
 def setup(app):
+    app.add_directive("studies", Overview)
     app.add_directive("benchmarks", Benchmarks)
     app.connect("builder-inited", write)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -123,10 +123,60 @@ def benchmark_page(name: str, record: dict) -> str:
     for key, value in record.items():
         if isinstance(value, list) and value and all(isinstance(v, dict) for v in value):
             header = list(dict.fromkeys(k for v in value for k in v))
-            rows = [[_linked(listed[name]), *_outcome(r)] for name, r in records.items()]
+            rows = [[_flat(v.get(k)) for k in header] for v in value]
+            lines += [f"## {escape(key)}", "", *table([escape(h) for h in header], rows), ""]
+        elif isinstance(value, dict) and key != "tables":
+            lines += [
+                f"## {escape(key)}",
+                "",
+                *table(["what", "value"], [[k, _flat(v)] for k, v in value.items()]),
+                "",
+            ]
+        elif isinstance(value, dict):
+            for title, part in value.items():
+                lines += benchmark_page(title, {"rows": part})[2:].splitlines() if part else []
+    return "\n".join(lines) + "\n"
+
+
+def _flat(value):
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else value
+
+
+def write(app) -> None:
+    """Write a page for every study and every benchmark that has results."""
+    studies = {}
+    for path in sorted(RESULTS.glob("*.json")):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        studies[FOLDER / f"{path.stem}.md"] = study_page(record, path.with_suffix(".svg").exists())
+    write_changed(FOLDER, studies)
+    measured = {}
+    for path in sorted((RESULTS / "benchmarks").glob("*.json")):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        measured[BENCHMARKS / f"{path.stem}.md"] = benchmark_page(path.stem, record)
+    write_changed(BENCHMARKS, measured)
+
+
+class Overview(SphinxDirective):
+    """What has results: a table of names, claims and outcomes, and the pages behind it."""
+
+    option_spec: ClassVar = {}
+    results = RESULTS
+    pages = "validation"
+    none = "No study has results here yet."
+
+    def run(self):
+        self.env.note_reread()  # files come and go
+        rows, pages = [], []
+        for path in sorted(self.results.glob("*.json")):
+            page = f"/_generated/{self.pages}/{path.stem}"
+            record = json.loads(path.read_text(encoding="utf-8"))
+            rows.append([_Raw(f"[{escape(path.stem)}]({page}.md)"), *_outcome(record)])
+            pages.append(page)
+        if not rows:
+            return self.parse_text_to_nodes(self.none)
         lines = [
             *table(["what", "claim", "outcome"], rows),
-            *("", "```{toctree}", ":hidden:", "", *listed.values(), "```"),
+            *("", "```{toctree}", ":hidden:", "", *pages, "```"),
         ]
         return self.parse_text_to_nodes("\n".join(lines))
 
@@ -137,10 +187,6 @@ class Benchmarks(Overview):
     results = RESULTS / "benchmarks"
     pages = "benchmarks"
     none = "No benchmark was measured here yet."
-
-
-def _linked(page: str) -> _Raw:
-    return _Raw(f"[{escape(page.rsplit('/', 1)[1])}]({page}.md)")
 
 
 def _outcome(record: dict) -> list[str]:

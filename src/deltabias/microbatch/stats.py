@@ -12,6 +12,7 @@ from deltabias.microbatch.agreement import Agreement, describe
 from deltabias.microbatch.capture import own_gradients
 from deltabias.microbatch.layout import Layout, checked_weight, local
 from deltabias.microbatch.moments import Moments, StepMoments
+from deltabias.one_pass import compiler_missing
 
 
 class MicrobatchStats:
@@ -61,6 +62,7 @@ class MicrobatchStats:
     """
 
     _every = 1
+    _fused = False
     _unseen = 0  # microbatches of a step that is not looked at
 
     def __init__(
@@ -141,10 +143,19 @@ class MicrobatchStats:
         """
         return torch.stack([group.finite for group in self._groups]).all()
 
+    def fuse(self) -> None:
+        """From the next step on take a microbatch in one compiled pass, as ``fused=True`` asks.
+
+        On CPUs with a C++ compiler; elsewhere nothing changes. The sums differ by roundings.
+        """
+        on_cpu = all(param.device.type == "cpu" for param in self.params)
+        self._fused = on_cpu and not compiler_missing()
+        if not self.count:
+            self.reset()
+
     def reset(self) -> None:
         """Forget this step. Records handed out before stay valid."""
-        orders = range(2, self._moments + 1)
-        self._groups = [Accumulator(self._layout, orders) for _ in range(self._num_groups)]
+        self._groups = [self._stream() for _ in range(self._num_groups)]
         self._unseen = 0
         self._consumed = False
         self._reduced = False
@@ -345,7 +356,10 @@ class MicrobatchStats:
 
     def empty_streams(self) -> list[Accumulator]:
         """One for each group, to be filled and given to `merge_streams`."""
-        return [Accumulator(self._layout, range(2, self._moments + 1)) for _ in self._groups]
+        return [self._stream() for _ in self._groups]
+
+    def _stream(self) -> Accumulator:
+        return Accumulator(self._layout, range(2, self._moments + 1), fused=self._fused)
 
     def merge_streams(self, streams: Sequence[Accumulator]) -> None:
         """Add what another source has collected, group by group."""
@@ -383,7 +397,7 @@ class MicrobatchStats:
         """All groups together; the only one itself, whose tensors are then shared, not copied."""
         if self._num_groups == 1:
             return self._groups[0]
-        total = Accumulator(self._layout, range(2, self._moments + 1))
+        total = self._stream()
         for group in self._groups:
             total.merge(group)
         return total

@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test generate validation proofs docs clean
+.PHONY: demo test generate validation bench proofs docs clean
 .DEFAULT_GOAL := test
 
 $(READY): pyproject.toml constraints.txt
@@ -38,6 +38,9 @@ docs: $(READY)
 
 validation: $(READY)
 	$(BIN)/python -m validation
+
+bench: $(READY)
+	$(BIN)/python -m validation.benchmarks
 
 clean:
 	rm -rf $(VENV) build dist

@@ -15,8 +15,8 @@ from torch.nn import Parameter
 from torch.profiler import ProfilerActivity, profile
 
 from deltabias.microbatch import MicrobatchStats
+from deltabias.one_pass import compiler_missing
 from deltabias.optim import AdamW
-from deltabias.optim.compiled_step import compiler_missing
 from validation.benchmarks.pairs import interleaved
 
 CLAIM = (
@@ -108,6 +108,7 @@ def flat_in_microbatches() -> Iterator[dict[str, Any]]:
     param = Parameter(torch.randn(SIZE))
     grad = torch.randn(SIZE)
     stats = MicrobatchStats([param], moments=3)
+    stats.fuse()
     for m in (2, 8, 32):
 
         def take(m: int = m) -> None:

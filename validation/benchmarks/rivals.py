@@ -68,7 +68,7 @@ def of_matrices() -> dict[str, Make]:
     made = {
         "deltabias Shampoo off": of_ours("plug_in"),
         "deltabias Shampoo full": of_ours("full"),
-        "deltabias Shampoo sketch": of_ours("sketch"),
+        "deltabias Shampoo diagonal": of_ours("diagonal"),
     }
     if find_spec("pytorch_optimizer"):
         import pytorch_optimizer

@@ -14,11 +14,14 @@ from torch import Tensor
 
 from deltabias.demo.transformer import ByteTransformer, build
 from deltabias.microbatch import MicrobatchStats
+from deltabias.one_pass import compiler_missing
 from deltabias.optim import AdamW
-from deltabias.optim.compiled_step import compiler_missing
 from validation.benchmarks.pairs import interleaved, ratio
 
-CLAIM = "delta with statistics every 16th step adds <= 5 % to a training step of 1 M and of 30 M"
+CLAIM = (
+    "the default correction, delta, adds <= 5 % to a training step of 1 M and of 30 M parameters "
+    "with 8 microbatches; so does delta in int8 with statistics every 16th step"
+)
 PACKAGES = ()
 MICROBATCHES, EVERY, CONTEXT = 8, 16, 64
 SHAPES = {
@@ -150,14 +153,16 @@ def rows(sizes: tuple[str, ...] = tuple(SHAPES)) -> Iterator[dict[str, Any]]:
     """Both models."""
     for size in sizes:
         shape, sequences = SHAPES[size]
-        times = interleaved(contenders(shape, sequences), rounds=15, limit=40.0, warm=1)
+        times = interleaved(contenders(shape, sequences), rounds=15, limit=60.0, warm=1)
         name = f"delta int8, every={EVERY}"
         pairs = zip(times["delta int8, looking"], times["delta int8, between"], strict=True)
         times[name] = [(a + (EVERY - 1) * b) / EVERY for a, b in pairs]
         parameters = sum(p.numel() for p in build(0, context=CONTEXT, **shape).parameters())
         for step in times:
             found = ratio(times, step, "plain")
-            claim = {"limit": 1.05, "passed": found["ratio"] <= 1.05} if step == name else {}
+            claim = (
+                {"limit": 1.05, "passed": found["ratio"] <= 1.05} if step in ("delta", name) else {}
+            )
             tokens = MICROBATCHES * sequences * CONTEXT
             yield {"model": size, "parameters": parameters, "tokens": tokens, "step": step} | (
                 found | claim

@@ -43,6 +43,13 @@ def test_json_says_the_same(compiled):
     assert record["file"] is None
 
 
+@pytest.mark.parametrize("rule", ["g/(v**(1/3)+eps)", "g/log(1+v)", "inv_root(L+eps*I, 5)*M"])
+def test_a_rule_of_no_catalogue_is_certified(compiled, rule):
+    record = json.loads(run(rule, "--json").stdout)
+    assert record["certified"] is True
+    assert set(record["axioms"]) <= set(coq.ALLOWED_AXIOMS)
+
+
 def test_other_functions_are_certified_on_a_box(compiled):
     result = run("g*tanh(v)", "--box", "v=-1:2")
     assert "certified at order 2 on -1 <= v <= 2" in result.stdout

@@ -1,7 +1,8 @@
-"""Every code block of the pages runs and prints what the page says; commands are understood."""
+"""Every code block of the pages runs and prints what the page says; commands run."""
 
 import contextlib
 import io
+import os
 import re
 import shlex
 import subprocess
@@ -60,7 +61,6 @@ CONSOLE = sorted(
         for line in code.splitlines()
     }
 )
-QUICK = ("derive", "generate")
 
 
 def test_there_are_commands_to_check():
@@ -68,21 +68,21 @@ def test_there_are_commands_to_check():
 
 
 @pytest.mark.parametrize("line", [c for c in CONSOLE if c.startswith("deltabias ")])
-def test_a_command_of_a_page_is_understood_and_runs_where_it_is_quick(line, tmp_path):
-    from deltabias.cli import main
-
-    command, *arguments = shlex.split(line)[1:]
-    assert main.commands[command].make_context(command, list(arguments)).params
-    if command in QUICK:
-        done = subprocess.run(
-            [sys.executable, "-m", "deltabias", command, *arguments],
-            cwd=tmp_path,
-            env={"PYTHONPATH": str(ROOT / "src"), "PATH": ""},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
+def test_a_command_of_a_page_runs(line, tmp_path):
+    words = shlex.split(line)
+    if words[1] == "certify":  # compiles the theory; tests/certify runs this very rule
+        tested = (ROOT / "tests" / "certify" / "test_command.py").read_text(encoding="utf-8")
+        assert f'"{words[2]}"' in tested
+        return
+    done = subprocess.run(
+        [sys.executable, "-m", *words],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("line", [c for c in CONSOLE if not c.startswith("deltabias ")])

@@ -7,13 +7,14 @@ once, keeps new values in local names and stores them at the end, which a compil
 loop. Decoupled weight decay and the clean-up of estimates happen in that loop too.
 
 A quotient by a scalar is printed as a product with its inverse, worked out on the host, and so is
-one by a tensor that divides more than once: one rounding more than the plain step has there, for
-a division less.
+one by a tensor that divides more than once, itself or its root: one rounding or two more than the
+plain step has there, for a division less. See `deltabias.codegen.lean` for what else is saved.
 """
 
 from collections.abc import Iterator
 
 from deltabias.codegen.eager import docstring, scalar_expression
+from deltabias.codegen.lean import lean
 from deltabias.codegen.ssa import Assign, Mutate, Number, Operand, Program
 from deltabias.errors import GenerateError
 
@@ -33,7 +34,7 @@ CODED = {
 """States that may be stored as 8-bit integers, and the largest value they can hold then."""
 
 _METHODS = frozenset("sqrt reciprocal exp log log1p tanh abs sign atan erf neg".split())  # noqa: SIM905
-_METHODS |= {"clamp_min", "clamp_max", "maximum", "minimum"}
+_METHODS |= {"clamp_min", "clamp_max", "maximum", "minimum", "relu"}
 _INFIX = {"add": "+", "sub": "-", "mul": "*", "div": "/"}
 
 CODE_HELPERS = (
@@ -56,8 +57,11 @@ def _encoded(value: Tensor, full: float, like: Tensor) -> Tensor:
     if like.is_floating_point():
         return value
     most = torch.iinfo(like.dtype).max
-    least = 0 if like.dtype == torch.uint8 else -most
-    return (value * (most / full)).round().clamp(least, most)
+    # relu is one instruction, and so is the maximum of integers
+    code = most - torch.relu(most - (value * (most / full)).round())
+    if like.dtype == torch.uint8:
+        return torch.relu(code)
+    return code.to(torch.int32).clamp_min(-most)
 '''
 )
 
@@ -79,7 +83,7 @@ def _identifier(operand: str) -> str:
 
 class _OnePass:
     def __init__(self, program: Program):
-        self.program = program
+        self.program = program = lean(program)
         self.host = [s for s in program.statements if isinstance(s, Assign) and s.scalar]
         self.work = [s for s in program.statements if s not in self.host]
         self.scalars = {*program.scalars, *(s.target for s in self.host)}
@@ -88,9 +92,19 @@ class _OnePass:
         divisors = [
             s.operands[1] for s in self.work if isinstance(s, Assign) and s.operation == "div"
         ]
+        roots = {
+            s.operands[0]: s.target
+            for s in self.work
+            if isinstance(s, Assign) and s.operation == "sqrt"
+        }
+        # what is divided by a number and by its root needs one division, by the root
+        self.rooted = {d: roots[d] for d in divisors if roots.get(d) in divisors}
         self.inverted = {
             d for d in divisors if divisors.count(d) > 1 and d not in self.scalars
         } - set(program.tensors)
+        self.inverted = (self.inverted - set(self.rooted)) | set(self.rooted.values())
+        units = [s for s in self.work if isinstance(s, Assign) and "unit_of_c" in s.operands]
+        self.relative = [s.target for s in units] == ["relative_unit"]
         self.mutated = [
             t
             for t in program.tensors
@@ -164,8 +178,11 @@ class _OnePass:
         if "keep" in self.outside:
             lines.append("param = param * keep")
         if "unit_of_c" in self.program.tensors:
-            lines += self._clean_estimates()
+            lines += self._skewed() if self.relative else self._clean_estimates()
         return lines
+
+    def _skewed(self) -> list[str]:
+        return ["c3 = c3 * skew"] if "c3" in self.program.tensors else []
 
     def _clean_estimates(self) -> list[str]:
         """Nothing of statistics that do not belong to the gradient: NaN times zero is NaN."""
@@ -186,8 +203,12 @@ class _OnePass:
             return f"{s.target} = {self._updated(s)}"
         note = f"# {s.note}\n    " if s.note else ""
         name = _identifier(s.target)
-        inverse = f"\n    over_{name} = 1.0 / {name}" if s.target in self.inverted else ""
-        return f"{note}{name} = {self._value(s)}{inverse}"
+        after = f"\n    over_{name} = 1.0 / {name}" if s.target in self.inverted else ""
+        if self.relative and name == "relative_unit":
+            after += "\n    known = relative_unit != 0"
+        elif self.relative and name in ("relative_c2", "relative_c3", "relative_c4"):
+            after += f"\n    {name} = torch.where(known, {name}, 0.0)"
+        return f"{note}{name} = {self._value(s)}{after}"
 
     def _name(self, operand: Operand, inverse: bool = False) -> str:
         if isinstance(operand, Number):
@@ -201,6 +222,9 @@ class _OnePass:
             return self._name(first)
         if s.operation == "div" and rest[0] in self.scalars:
             return f"{self._name(first)} * {self._name(rest[0], inverse=True)}"
+        if s.operation == "div" and rest[0] in self.rooted:
+            over = f"over_{_identifier(self.rooted[rest[0]])}"
+            return f"{self._name(first)} * {over} * {over}"
         if s.operation == "div" and rest[0] in self.inverted:
             return f"{self._name(first)} * over_{_identifier(rest[0])}"
         if s.operation in _INFIX:

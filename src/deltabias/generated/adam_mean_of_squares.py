@@ -679,6 +679,7 @@ def pack_plug_in(
     _x0 = 1 - beta1
     _x2 = 1 - beta2
     _x8 = debias_preconditioner**0.5
+    _xby1 = 1 / _x8
     _x12 = lr / debias_numerator
     _x13 = -_x12
     return (
@@ -686,7 +687,7 @@ def pack_plug_in(
         _x0,
         beta2,
         _x2,
-        1 / _x8,
+        _xby1,
         eps,
         _x13,
     )
@@ -711,7 +712,7 @@ def one_pass_plug_in(
         _x0,
         beta2,
         _x2,
-        inverse_x8,
+        _xby1,
         eps,
         _x13,
     ) = scalars.unbind()
@@ -731,7 +732,7 @@ def one_pass_plug_in(
     _x6 = _x5 * unit_of_c
     exp_avg_sq = exp_avg_sq + _x6 * _x2
     _x9 = torch.sqrt(exp_avg_sq)
-    root_debiased = _x9 * inverse_x8
+    root_debiased = _x9 * _xby1
     # what the plug-in update divides by
     denominator = root_debiased + eps
     param = param + _x13 * exp_avg / denominator
@@ -758,11 +759,16 @@ def pack_delta(
     _x1 = 1 - beta1
     _x3 = 1 - beta2
     _x31 = microbatches - 1
+    _xby1 = 1 / _x31
     _x39 = _x1 * _x3
+    _xby2 = beta1 * beta2
+    _xby3 = -1 / _x31
     _x57 = _x3**2
     _x58 = beta2**2
+    _xby4 = -2.5 * beta2
     _x71 = enough * warm
     _x77 = debias_preconditioner**0.5
+    _xby5 = 1 / _x77
     _x92 = lr / debias_numerator
     _x93 = -_x92
     return (
@@ -771,16 +777,16 @@ def pack_delta(
         _x1,
         beta2,
         _x3,
-        1 / _x31,
-        beta1,
+        _xby1,
+        _xby2,
         _x39,
+        _xby3,
         _x58,
         _x57,
+        _xby4,
         _x71,
-        1 / debias_numerator,
-        1 / _x77,
+        _xby5,
         eps,
-        debias_numerator,
         _x93,
     )
 
@@ -811,16 +817,16 @@ def one_pass_delta(
         _x1,
         beta2,
         _x3,
-        inverse_x31,
-        beta1,
+        _xby1,
+        _xby2,
         _x39,
+        _xby3,
         _x58,
         _x57,
+        _xby4,
         _x71,
-        inverse_debias_numerator,
-        inverse_x77,
+        _xby5,
         eps,
-        debias_numerator,
         _x93,
     ) = scalars.unbind()
     param = param.to(dtype)
@@ -846,12 +852,14 @@ def one_pass_delta(
     _x7 = _x6 * unit_of_c
     exp_avg_sq = exp_avg_sq + _x7 * _x3
     second_now = exp_avg_sq
-    safe_second = torch.clamp_min(second_now, 1.1754943508222875e-38)
+    safe_second_1 = 1.1754943508222875e-38 - second_now
+    safe_second_2 = torch.relu(safe_second_1)
+    safe_second = second_now + safe_second_2
     root = torch.sqrt(safe_second)
     over_root = 1.0 / root
     gradient_now = grad
     average = exp_avg
-    _x14 = old / safe_second
+    _x14 = old * over_root * over_root
     ratio = torch.clamp_max(_x14, 1000000000.0)
     step_mean = gradient_now * over_root
     relative_unit = unit_of_c * over_root
@@ -872,11 +880,10 @@ def one_pass_delta(
     _x33 = _x32 * 2
     _x34 = _x33 + relative_c3
     _x35 = root * _x34
-    _x36 = _x35 * inverse_x31
+    _x36 = _x35 * _xby1
     _x37 = torch.clamp_min(_x36, (-1e18))
     _x38 = torch.clamp_max(_x37, 1e18)
-    _x40 = ratio * beta1
-    _x41 = _x40 * beta2
+    _x41 = ratio * _xby2
     covariance = covariance * _x41
     covariance = covariance + _x38 * _x39
     _x44 = relative_c2 * relative_c2
@@ -888,17 +895,14 @@ def one_pass_delta(
     _x50 = _x44 - _x47
     _x51 = _x50 - _x49
     _x52 = _x51 - relative_c4
-    _x53 = _x52 * inverse_x31
-    _x54 = torch.neg(_x53)
+    _x54 = _x52 * _xby3
     _x55 = torch.clamp_min(_x54, (-1e18))
     _x56 = torch.clamp_max(_x55, 1e18)
     _x59 = ratio * ratio
     _x60 = _x59 * _x58
     variance = variance * _x60
     variance = variance + _x56 * _x57
-    _x63 = ratio * beta2
-    _x64 = _x63 * 2.5
-    _x65 = torch.neg(_x64)
+    _x65 = ratio * _xby4
     _x66 = _x65 + 2.5
     _x67 = _x66 * _x66
     _x68 = _x67 * _x67
@@ -908,16 +912,14 @@ def one_pass_delta(
     # withdrawn at the start and where one step dominates
     trust = _x72 * _x71
     _x74 = covariance * trust
-    relative_cov_exp_avg_exp_avg_sq = _x74 * inverse_debias_numerator
     relative_var_exp_avg_sq = trust * variance
-    root_debiased = root * inverse_x77
+    root_debiased = root * _xby5
     # what the plug-in update divides by
     denominator = root_debiased + eps
     # 1 where eps is negligible, 0 where it rules
     share = root_debiased / denominator
-    _x81 = relative_cov_exp_avg_exp_avg_sq * share
-    _x82 = _x81 * debias_numerator
-    _x83 = _x82 * 0.5
+    _x81 = _x74 * share
+    _x83 = _x81 * 0.5
     # coupling joins the numerator
     numerator = average + _x83
     _x85 = share * 2
@@ -954,11 +956,16 @@ def pack_inversion(
     _x1 = 1 - beta1
     _x3 = 1 - beta2
     _x31 = microbatches - 1
+    _xby1 = 1 / _x31
     _x39 = _x1 * _x3
+    _xby2 = beta1 * beta2
+    _xby3 = -1 / _x31
     _x57 = _x3**2
     _x58 = beta2**2
+    _xby4 = -2.5 * beta2
     _x71 = enough * warm
     _x75 = debias_preconditioner**0.5
+    _xby5 = 1 / _x75
     _x86 = lr / debias_numerator
     _x87 = -_x86
     return (
@@ -967,13 +974,15 @@ def pack_inversion(
         _x1,
         beta2,
         _x3,
-        1 / _x31,
-        beta1,
+        _xby1,
+        _xby2,
         _x39,
+        _xby3,
         _x58,
         _x57,
+        _xby4,
         _x71,
-        1 / _x75,
+        _xby5,
         eps,
         _x87,
     )
@@ -1005,13 +1014,15 @@ def one_pass_inversion(
         _x1,
         beta2,
         _x3,
-        inverse_x31,
-        beta1,
+        _xby1,
+        _xby2,
         _x39,
+        _xby3,
         _x58,
         _x57,
+        _xby4,
         _x71,
-        inverse_x75,
+        _xby5,
         eps,
         _x87,
     ) = scalars.unbind()
@@ -1038,12 +1049,14 @@ def one_pass_inversion(
     _x7 = _x6 * unit_of_c
     exp_avg_sq = exp_avg_sq + _x7 * _x3
     second_now = exp_avg_sq
-    safe_second = torch.clamp_min(second_now, 1.1754943508222875e-38)
+    safe_second_1 = 1.1754943508222875e-38 - second_now
+    safe_second_2 = torch.relu(safe_second_1)
+    safe_second = second_now + safe_second_2
     root = torch.sqrt(safe_second)
     over_root = 1.0 / root
     gradient_now = grad
     average = exp_avg
-    _x14 = old / safe_second
+    _x14 = old * over_root * over_root
     ratio = torch.clamp_max(_x14, 1000000000.0)
     step_mean = gradient_now * over_root
     relative_unit = unit_of_c * over_root
@@ -1064,11 +1077,10 @@ def one_pass_inversion(
     _x33 = _x32 * 2
     _x34 = _x33 + relative_c3
     _x35 = root * _x34
-    _x36 = _x35 * inverse_x31
+    _x36 = _x35 * _xby1
     _x37 = torch.clamp_min(_x36, (-1e18))
     _x38 = torch.clamp_max(_x37, 1e18)
-    _x40 = ratio * beta1
-    _x41 = _x40 * beta2
+    _x41 = ratio * _xby2
     covariance = covariance * _x41
     covariance = covariance + _x38 * _x39
     _x44 = relative_c2 * relative_c2
@@ -1080,17 +1092,14 @@ def one_pass_inversion(
     _x50 = _x44 - _x47
     _x51 = _x50 - _x49
     _x52 = _x51 - relative_c4
-    _x53 = _x52 * inverse_x31
-    _x54 = torch.neg(_x53)
+    _x54 = _x52 * _xby3
     _x55 = torch.clamp_min(_x54, (-1e18))
     _x56 = torch.clamp_max(_x55, 1e18)
     _x59 = ratio * ratio
     _x60 = _x59 * _x58
     variance = variance * _x60
     variance = variance + _x56 * _x57
-    _x63 = ratio * beta2
-    _x64 = _x63 * 2.5
-    _x65 = torch.neg(_x64)
+    _x65 = ratio * _xby4
     _x66 = _x65 + 2.5
     _x67 = _x66 * _x66
     _x68 = _x67 * _x67
@@ -1100,7 +1109,7 @@ def one_pass_inversion(
     # withdrawn at the start and where one step dominates
     trust = _x72 * _x71
     relative_var_exp_avg_sq = trust * variance
-    root_debiased = root * inverse_x75
+    root_debiased = root * _xby5
     # what the plug-in update divides by
     denominator = root_debiased + eps
     # 1 where eps is negligible, 0 where it rules

@@ -36,8 +36,11 @@ def _encoded(value: Tensor, full: float, like: Tensor) -> Tensor:
     if like.is_floating_point():
         return value
     most = torch.iinfo(like.dtype).max
-    least = 0 if like.dtype == torch.uint8 else -most
-    return (value * (most / full)).round().clamp(least, most)
+    # relu is one instruction, and so is the maximum of integers
+    code = most - torch.relu(most - (value * (most / full)).round())
+    if like.dtype == torch.uint8:
+        return torch.relu(code)
+    return code.to(torch.int32).clamp_min(-most)
 
 
 def plug_in_update(exp_avg: Tensor, exp_avg_sq: Tensor, *, eps: float) -> Tensor:
@@ -1024,6 +1027,7 @@ def pack_plug_in(
     _x0 = 1 - beta1
     _x2 = 1 - beta2
     _x5 = debias_preconditioner**0.5
+    _xby1 = 1 / _x5
     _x9 = lr / debias_numerator
     _x10 = -_x9
     return (
@@ -1031,7 +1035,7 @@ def pack_plug_in(
         _x0,
         beta2,
         _x2,
-        1 / _x5,
+        _xby1,
         eps,
         _x10,
     )
@@ -1050,7 +1054,7 @@ def one_pass_plug_in(
         _x0,
         beta2,
         _x2,
-        inverse_x5,
+        _xby1,
         eps,
         _x10,
     ) = scalars.unbind()
@@ -1063,7 +1067,7 @@ def one_pass_plug_in(
     exp_avg_sq = exp_avg_sq * beta2
     exp_avg_sq = exp_avg_sq + _x2 * grad * grad
     _x6 = torch.sqrt(exp_avg_sq)
-    root_debiased = _x6 * inverse_x5
+    root_debiased = _x6 * _xby1
     # what the plug-in update divides by
     denominator = root_debiased + eps
     param = param + _x10 * exp_avg / denominator
@@ -1095,11 +1099,14 @@ def pack_delta(
     _x1 = 1 - beta1
     _x3 = 1 - beta2
     _x22 = microbatches - 1
+    _xby1 = 1 / _x22
     _x26 = beta1 * beta2
     _x27 = 1 - _x26
+    _xby2 = beta1 * beta2
     _x32 = microbatches - 2
     _x33 = max(1, _x32)
     _x34 = _x22 * _x33
+    _xby3 = 1 / _x34
     _x38 = beta2**1.5
     _x39 = min(_x38, _x26)
     _x40 = 1 - _x39
@@ -1107,9 +1114,22 @@ def pack_delta(
     _x51 = min(_x50, _x26)
     _x52 = 1 - _x51
     _x57 = unit**0.5
+    _xby4 = 1 / _x57
+    _xby5 = 1 / debias_numerator
+    _xby6 = unit / remembered_noise
     _x64 = unit**2
+    _xby7 = _x64 / remembered_third_mean
     _x67 = unit**1.5
+    _xby8 = 3 * _x67
+    _xby9 = _xby8 / remembered_third
+    _xby10 = _x67 / remembered_third
     _x93 = debias_preconditioner**0.5
+    _xby11 = 1 / _x93
+    _xby12 = 0.5 * debias_numerator
+    _xby13 = _xby12 * overlap
+    _xby14 = _xby13 * warm
+    _xby15 = 0.125 * spread
+    _xby16 = _xby15 * warm
     _x108 = lr / debias_numerator
     _x109 = -_x108
     return (
@@ -1118,28 +1138,24 @@ def pack_delta(
         _x1,
         beta2,
         _x3,
-        1 / _x22,
-        beta1,
+        _xby1,
+        _xby2,
         _x27,
-        1 / _x34,
+        _xby3,
         _x39,
         _x40,
         _x51,
         _x52,
-        1 / _x57,
-        1 / debias_numerator,
-        unit,
-        1 / remembered_noise,
-        _x64,
-        1 / remembered_third_mean,
-        _x67,
-        1 / remembered_third,
-        overlap,
-        warm,
-        spread,
-        1 / _x93,
+        _xby4,
+        _xby5,
+        _xby6,
+        _xby7,
+        _xby9,
+        _xby10,
+        _xby11,
         eps,
-        debias_numerator,
+        _xby14,
+        _xby16,
         _x109,
     )
 
@@ -1171,28 +1187,24 @@ def one_pass_delta(
         _x1,
         beta2,
         _x3,
-        inverse_x22,
-        beta1,
+        _xby1,
+        _xby2,
         _x27,
-        inverse_x34,
+        _xby3,
         _x39,
         _x40,
         _x51,
         _x52,
-        inverse_x57,
-        inverse_debias_numerator,
-        unit,
-        inverse_remembered_noise,
-        _x64,
-        inverse_remembered_third_mean,
-        _x67,
-        inverse_remembered_third,
-        overlap,
-        warm,
-        spread,
-        inverse_x93,
+        _xby4,
+        _xby5,
+        _xby6,
+        _xby7,
+        _xby9,
+        _xby10,
+        _xby11,
         eps,
-        debias_numerator,
+        _xby14,
+        _xby16,
         _x109,
     ) = scalars.unbind()
     param = param.to(dtype)
@@ -1206,38 +1218,40 @@ def one_pass_delta(
     c3 = c3.to(dtype)
     unit_of_c = unit_of_c.to(dtype)
     param = param * keep
-    known = unit_of_c != 0
-    c2 = torch.where(known, c2, 0.0)
-    c3 = torch.where(known, c3 * skew, 0.0)
+    c3 = c3 * skew
     old = exp_avg_sq
     exp_avg = exp_avg + (grad - exp_avg) * _x1
     exp_avg_sq = exp_avg_sq * beta2
     exp_avg_sq = exp_avg_sq + _x3 * grad * grad
     second_now = exp_avg_sq
-    safe_second = torch.clamp_min(second_now, 1.1754943508222875e-38)
+    safe_second_1 = 1.1754943508222875e-38 - second_now
+    safe_second_2 = torch.relu(safe_second_1)
+    safe_second = second_now + safe_second_2
     root = torch.sqrt(safe_second)
     over_root = 1.0 / root
     gradient_now = grad
     average = exp_avg
-    _x11 = old / safe_second
+    _x11 = old * over_root * over_root
     ratio = torch.clamp_max(_x11, 1000000000.0)
     step_mean = gradient_now * over_root
     relative_unit = unit_of_c * over_root
+    known = relative_unit != 0
     _x15 = c2 * relative_unit
     relative_c2 = _x15 * relative_unit
+    relative_c2 = torch.where(known, relative_c2, 0.0)
     _x17 = c3 * relative_unit
     _x18 = _x17 * relative_unit
     _x19 = _x18 * relative_unit
     _x20 = torch.clamp_min(_x19, (-1e34))
     relative_c3 = torch.clamp_max(_x20, 1e34)
-    _x23 = relative_c2 * inverse_x22
-    _x24 = torch.clamp_min(_x23, (-1e18))
+    relative_c3 = torch.where(known, relative_c3, 0.0)
+    _x23 = relative_c2 * _xby1
+    _x24 = _x23
     _x25 = torch.clamp_max(_x24, 1e18)
-    _x28 = ratio * beta1
-    _x29 = _x28 * beta2
+    _x29 = ratio * _xby2
     noise = noise * _x29
     noise = noise + _x25 * _x27
-    _x35 = relative_c3 * inverse_x34
+    _x35 = relative_c3 * _xby3
     _x36 = torch.clamp_min(_x35, (-1e18))
     _x37 = torch.clamp_max(_x36, 1e18)
     _x41 = torch.sqrt(ratio)
@@ -1246,66 +1260,65 @@ def one_pass_delta(
     third = third * _x43
     third = third + _x37 * _x40
     _x46 = relative_c3 * step_mean
-    _x47 = _x46 * inverse_x34
+    _x47 = _x46 * _xby3
     _x48 = torch.clamp_min(_x47, (-1e18))
     _x49 = torch.clamp_max(_x48, 1e18)
     _x53 = ratio * ratio
     _x54 = _x53 * _x51
     third_mean = third_mean * _x54
     third_mean = third_mean + _x49 * _x52
-    root_mean_square = root * inverse_x57
-    average_debiased = average * inverse_debias_numerator
-    _x60 = noise * unit
-    _x61 = _x60 * inverse_remembered_noise
+    root_mean_square = root * _xby4
+    average_debiased = average * _xby5
+    _x61 = noise * _xby6
+    noise_share_1 = 1 - _x61
+    noise_share_2 = torch.relu(noise_share_1)
     # q, at most everything is noise
-    noise_share = torch.clamp_max(_x61, 1)
+    noise_share = 1 - noise_share_2
     # mean gradient over its root mean square
     signal = average_debiased / root_mean_square
-    _x65 = third_mean * _x64
-    _x66 = _x65 * inverse_remembered_third_mean
+    _x66 = third_mean * _xby7
     _x68 = signal * third
-    _x69 = _x68 * _x67
-    _x70 = _x69 * 3
-    _x71 = _x70 * inverse_remembered_third
+    _x71 = _x68 * _xby9
     _x72 = _x66 + _x71
-    _x73 = torch.clamp_max(_x72, 4)
+    _x73_1 = 4 - _x72
+    _x73_2 = torch.relu(_x73_1)
+    _x73 = 4 - _x73_2
+    skew_variance_1 = _x73 - (-4)
+    skew_variance_2 = torch.relu(skew_variance_1)
     # 4 μ κ₃ + κ₄, relative
-    skew_variance = torch.clamp_min(_x73, (-4))
-    _x75 = third * _x67
-    _x76 = _x75 * inverse_remembered_third
-    _x77 = torch.clamp_max(_x76, 1)
+    skew_variance = (-4) + skew_variance_2
+    _x76 = third * _xby10
+    _x77_1 = 1 - _x76
+    _x77_2 = torch.relu(_x77_1)
+    _x77 = 1 - _x77_2
+    skewness_1 = _x77 - (-1)
+    skewness_2 = torch.relu(skewness_1)
     # κ₃ over the cube of the root
-    skewness = torch.clamp_min(_x77, (-1))
+    skewness = (-1) + skewness_2
     _x79 = average_debiased * noise_share
     _x80 = _x79 * 2
     _x81 = skewness * root_mean_square
     _x82 = _x80 + _x81
-    _x83 = _x82 * overlap
-    relative_cov_exp_avg_exp_avg_sq = _x83 * warm
-    _x85 = noise_share * 2
-    _x86 = torch.neg(_x85)
+    _x86 = noise_share * (-2)
     _x87 = _x86 + 4
     _x88 = noise_share * _x87
     _x89 = _x88 + skew_variance
-    _x90 = torch.clamp_min(_x89, 0)
-    _x91 = _x90 * spread
-    relative_var_exp_avg_sq = _x91 * warm
-    root_debiased = root * inverse_x93
+    _x90 = torch.relu(_x89)
+    root_debiased = root * _xby11
     # what the plug-in update divides by
     denominator = root_debiased + eps
     # 1 where eps is negligible, 0 where it rules
     share = root_debiased / denominator
-    _x97 = relative_cov_exp_avg_exp_avg_sq * share
-    _x98 = _x97 * debias_numerator
-    _x99 = _x98 * 0.5
+    _x97 = _x82 * share
+    _x99 = _x97 * _xby14
     # coupling joins the numerator
     numerator = average + _x99
     _x101 = share * 2
     _x102 = _x101 + 1
-    _x103 = relative_var_exp_avg_sq * share
+    _x103 = _x90 * share
     _x104 = _x103 * _x102
     # inversion divides: positive, subtraction-free
-    inversion = _x104 * 0.125
+    inversion = _x104 * _xby16
     _x106 = inversion + 1
     _x107 = denominator * _x106
     param = param + _x109 * numerator / _x107
@@ -1339,11 +1352,14 @@ def pack_inversion(
     _x1 = 1 - beta1
     _x3 = 1 - beta2
     _x22 = microbatches - 1
+    _xby1 = 1 / _x22
     _x26 = beta1 * beta2
     _x27 = 1 - _x26
+    _xby2 = beta1 * beta2
     _x32 = microbatches - 2
     _x33 = max(1, _x32)
     _x34 = _x22 * _x33
+    _xby3 = 1 / _x34
     _x38 = beta2**1.5
     _x39 = min(_x38, _x26)
     _x40 = 1 - _x39
@@ -1351,9 +1367,17 @@ def pack_inversion(
     _x51 = min(_x50, _x26)
     _x52 = 1 - _x51
     _x57 = unit**0.5
+    _xby4 = unit / remembered_noise
+    _xby5 = _x57 / debias_numerator
     _x64 = unit**2
+    _xby6 = _x64 / remembered_third_mean
     _x67 = unit**1.5
+    _xby7 = 3 * _x67
+    _xby8 = _xby7 / remembered_third
     _x87 = debias_preconditioner**0.5
+    _xby9 = 1 / _x87
+    _xby10 = 0.125 * spread
+    _xby11 = _xby10 * warm
     _x98 = lr / debias_numerator
     _x99 = -_x98
     return (
@@ -1362,26 +1386,21 @@ def pack_inversion(
         _x1,
         beta2,
         _x3,
-        1 / _x22,
-        beta1,
+        _xby1,
+        _xby2,
         _x27,
-        1 / _x34,
+        _xby3,
         _x39,
         _x40,
         _x51,
         _x52,
-        1 / _x57,
-        1 / debias_numerator,
-        unit,
-        1 / remembered_noise,
-        _x64,
-        1 / remembered_third_mean,
-        _x67,
-        1 / remembered_third,
-        spread,
-        warm,
-        1 / _x87,
+        _xby4,
+        _xby5,
+        _xby6,
+        _xby8,
+        _xby9,
         eps,
+        _xby11,
         _x99,
     )
 
@@ -1413,26 +1432,21 @@ def one_pass_inversion(
         _x1,
         beta2,
         _x3,
-        inverse_x22,
-        beta1,
+        _xby1,
+        _xby2,
         _x27,
-        inverse_x34,
+        _xby3,
         _x39,
         _x40,
         _x51,
         _x52,
-        inverse_x57,
-        inverse_debias_numerator,
-        unit,
-        inverse_remembered_noise,
-        _x64,
-        inverse_remembered_third_mean,
-        _x67,
-        inverse_remembered_third,
-        spread,
-        warm,
-        inverse_x87,
+        _xby4,
+        _xby5,
+        _xby6,
+        _xby8,
+        _xby9,
         eps,
+        _xby11,
         _x99,
     ) = scalars.unbind()
     param = param.to(dtype)
@@ -1446,38 +1460,40 @@ def one_pass_inversion(
     c3 = c3.to(dtype)
     unit_of_c = unit_of_c.to(dtype)
     param = param * keep
-    known = unit_of_c != 0
-    c2 = torch.where(known, c2, 0.0)
-    c3 = torch.where(known, c3 * skew, 0.0)
+    c3 = c3 * skew
     old = exp_avg_sq
     exp_avg = exp_avg + (grad - exp_avg) * _x1
     exp_avg_sq = exp_avg_sq * beta2
     exp_avg_sq = exp_avg_sq + _x3 * grad * grad
     second_now = exp_avg_sq
-    safe_second = torch.clamp_min(second_now, 1.1754943508222875e-38)
+    safe_second_1 = 1.1754943508222875e-38 - second_now
+    safe_second_2 = torch.relu(safe_second_1)
+    safe_second = second_now + safe_second_2
     root = torch.sqrt(safe_second)
     over_root = 1.0 / root
     gradient_now = grad
     average = exp_avg
-    _x11 = old / safe_second
+    _x11 = old * over_root * over_root
     ratio = torch.clamp_max(_x11, 1000000000.0)
     step_mean = gradient_now * over_root
     relative_unit = unit_of_c * over_root
+    known = relative_unit != 0
     _x15 = c2 * relative_unit
     relative_c2 = _x15 * relative_unit
+    relative_c2 = torch.where(known, relative_c2, 0.0)
     _x17 = c3 * relative_unit
     _x18 = _x17 * relative_unit
     _x19 = _x18 * relative_unit
     _x20 = torch.clamp_min(_x19, (-1e34))
     relative_c3 = torch.clamp_max(_x20, 1e34)
-    _x23 = relative_c2 * inverse_x22
-    _x24 = torch.clamp_min(_x23, (-1e18))
+    relative_c3 = torch.where(known, relative_c3, 0.0)
+    _x23 = relative_c2 * _xby1
+    _x24 = _x23
     _x25 = torch.clamp_max(_x24, 1e18)
-    _x28 = ratio * beta1
-    _x29 = _x28 * beta2
+    _x29 = ratio * _xby2
     noise = noise * _x29
     noise = noise + _x25 * _x27
-    _x35 = relative_c3 * inverse_x34
+    _x35 = relative_c3 * _xby3
     _x36 = torch.clamp_min(_x35, (-1e18))
     _x37 = torch.clamp_max(_x36, 1e18)
     _x41 = torch.sqrt(ratio)
@@ -1486,50 +1502,48 @@ def one_pass_inversion(
     third = third * _x43
     third = third + _x37 * _x40
     _x46 = relative_c3 * step_mean
-    _x47 = _x46 * inverse_x34
+    _x47 = _x46 * _xby3
     _x48 = torch.clamp_min(_x47, (-1e18))
     _x49 = torch.clamp_max(_x48, 1e18)
     _x53 = ratio * ratio
     _x54 = _x53 * _x51
     third_mean = third_mean * _x54
     third_mean = third_mean + _x49 * _x52
-    root_mean_square = root * inverse_x57
-    average_debiased = average * inverse_debias_numerator
-    _x60 = noise * unit
-    _x61 = _x60 * inverse_remembered_noise
+    _x61 = noise * _xby4
+    noise_share_1 = 1 - _x61
+    noise_share_2 = torch.relu(noise_share_1)
     # q, at most everything is noise
-    noise_share = torch.clamp_max(_x61, 1)
+    noise_share = 1 - noise_share_2
+    signal_bare = average * over_root
     # mean gradient over its root mean square
-    signal = average_debiased / root_mean_square
-    _x65 = third_mean * _x64
-    _x66 = _x65 * inverse_remembered_third_mean
+    signal = signal_bare * _xby5
+    _x66 = third_mean * _xby6
     _x68 = signal * third
-    _x69 = _x68 * _x67
-    _x70 = _x69 * 3
-    _x71 = _x70 * inverse_remembered_third
+    _x71 = _x68 * _xby8
     _x72 = _x66 + _x71
-    _x73 = torch.clamp_max(_x72, 4)
+    _x73_1 = 4 - _x72
+    _x73_2 = torch.relu(_x73_1)
+    _x73 = 4 - _x73_2
+    skew_variance_1 = _x73 - (-4)
+    skew_variance_2 = torch.relu(skew_variance_1)
     # 4 μ κ₃ + κ₄, relative
-    skew_variance = torch.clamp_min(_x73, (-4))
-    _x79 = noise_share * 2
-    _x80 = torch.neg(_x79)
+    skew_variance = (-4) + skew_variance_2
+    _x80 = noise_share * (-2)
     _x81 = _x80 + 4
     _x82 = noise_share * _x81
     _x83 = _x82 + skew_variance
-    _x84 = torch.clamp_min(_x83, 0)
-    _x85 = _x84 * spread
-    relative_var_exp_avg_sq = _x85 * warm
-    root_debiased = root * inverse_x87
+    _x84 = torch.relu(_x83)
+    root_debiased = root * _xby9
     # what the plug-in update divides by
     denominator = root_debiased + eps
     # 1 where eps is negligible, 0 where it rules
     share = root_debiased / denominator
     _x91 = share * 2
     _x92 = _x91 + 1
-    _x93 = relative_var_exp_avg_sq * share
+    _x93 = _x84 * share
     _x94 = _x93 * _x92
     # inversion divides: positive, subtraction-free
-    inversion = _x94 * 0.125
+    inversion = _x94 * _xby11
     _x96 = inversion + 1
     _x97 = denominator * _x96
     param = param + _x99 * average / _x97
@@ -1561,9 +1575,16 @@ def pack_closed_form(
     _x1 = 1 - beta1
     _x3 = 1 - beta2
     _x17 = microbatches - 1
+    _xby1 = 1 / _x17
     _x21 = beta1 * beta2
     _x22 = 1 - _x21
+    _xby2 = beta1 * beta2
+    _xby3 = unit / remembered_noise
     _x41 = debias_preconditioner**0.5
+    _xby4 = 1 / _x41
+    _xby5 = overlap * warm
+    _xby6 = 0.125 * spread
+    _xby7 = _xby6 * warm
     _x56 = lr / debias_numerator
     _x57 = -_x56
     return (
@@ -1571,18 +1592,14 @@ def pack_closed_form(
         _x1,
         beta2,
         _x3,
-        1 / _x17,
-        beta1,
+        _xby1,
+        _xby2,
         _x22,
-        1 / debias_numerator,
-        unit,
-        1 / remembered_noise,
-        overlap,
-        warm,
-        spread,
-        1 / _x41,
+        _xby3,
+        _xby4,
         eps,
-        debias_numerator,
+        _xby5,
+        _xby7,
         _x57,
     )
 
@@ -1608,18 +1625,14 @@ def one_pass_closed_form(
         _x1,
         beta2,
         _x3,
-        inverse_x17,
-        beta1,
+        _xby1,
+        _xby2,
         _x22,
-        inverse_debias_numerator,
-        unit,
-        inverse_remembered_noise,
-        overlap,
-        warm,
-        spread,
-        inverse_x41,
+        _xby3,
+        _xby4,
         eps,
-        debias_numerator,
+        _xby5,
+        _xby7,
         _x57,
     ) = scalars.unbind()
     param = param.to(dtype)
@@ -1630,59 +1643,54 @@ def one_pass_closed_form(
     c2 = c2.to(dtype)
     unit_of_c = unit_of_c.to(dtype)
     param = param * keep
-    known = unit_of_c != 0
-    c2 = torch.where(known, c2, 0.0)
     old = exp_avg_sq
     exp_avg = exp_avg + (grad - exp_avg) * _x1
     exp_avg_sq = exp_avg_sq * beta2
     exp_avg_sq = exp_avg_sq + _x3 * grad * grad
     second_now = exp_avg_sq
-    safe_second = torch.clamp_min(second_now, 1.1754943508222875e-38)
+    safe_second_1 = 1.1754943508222875e-38 - second_now
+    safe_second_2 = torch.relu(safe_second_1)
+    safe_second = second_now + safe_second_2
     root = torch.sqrt(safe_second)
+    over_root = 1.0 / root
     average = exp_avg
-    _x11 = old / safe_second
+    _x11 = old * over_root * over_root
     ratio = torch.clamp_max(_x11, 1000000000.0)
-    relative_unit = unit_of_c / root
+    relative_unit = unit_of_c * over_root
+    known = relative_unit != 0
     _x15 = c2 * relative_unit
     relative_c2 = _x15 * relative_unit
-    _x18 = relative_c2 * inverse_x17
-    _x19 = torch.clamp_min(_x18, (-1e18))
+    relative_c2 = torch.where(known, relative_c2, 0.0)
+    _x18 = relative_c2 * _xby1
+    _x19 = _x18
     _x20 = torch.clamp_max(_x19, 1e18)
-    _x23 = ratio * beta1
-    _x24 = _x23 * beta2
+    _x24 = ratio * _xby2
     noise = noise * _x24
     noise = noise + _x20 * _x22
-    average_debiased = average * inverse_debias_numerator
-    _x28 = noise * unit
-    _x29 = _x28 * inverse_remembered_noise
+    _x29 = noise * _xby3
+    noise_share_1 = 1 - _x29
+    noise_share_2 = torch.relu(noise_share_1)
     # q, at most everything is noise
-    noise_share = torch.clamp_max(_x29, 1)
-    _x31 = average_debiased * noise_share
-    _x32 = _x31 * overlap
-    _x33 = _x32 * warm
-    relative_cov_exp_avg_exp_avg_sq = _x33 * 2
-    _x35 = noise_share * 2
-    _x36 = torch.neg(_x35)
+    noise_share = 1 - noise_share_2
+    _x31 = average * noise_share
+    _x36 = noise_share * (-2)
     _x37 = _x36 + 4
     _x38 = noise_share * _x37
-    _x39 = _x38 * spread
-    relative_var_exp_avg_sq = _x39 * warm
-    root_debiased = root * inverse_x41
+    root_debiased = root * _xby4
     # what the plug-in update divides by
     denominator = root_debiased + eps
     # 1 where eps is negligible, 0 where it rules
     share = root_debiased / denominator
-    _x45 = relative_cov_exp_avg_exp_avg_sq * share
-    _x46 = _x45 * debias_numerator
-    _x47 = _x46 * 0.5
+    _x45 = _x31 * share
+    _x47 = _x45 * _xby5
     # coupling joins the numerator
     numerator = average + _x47
     _x49 = share * 2
     _x50 = _x49 + 1
-    _x51 = relative_var_exp_avg_sq * share
+    _x51 = _x38 * share
     _x52 = _x51 * _x50
     # inversion divides: positive, subtraction-free
-    inversion = _x52 * 0.125
+    inversion = _x52 * _xby7
     _x54 = inversion + 1
     _x55 = denominator * _x54
     param = param + _x57 * numerator / _x55
@@ -1837,13 +1845,19 @@ def pack_delta_spaced(
     _x0 = 1 - beta1
     _x2 = 1 - beta2
     _x19 = microbatches - 1
+    _xby1 = unit / _x19
     _x23 = unit**1.5
     _x24 = microbatches - 2
     _x25 = max(1, _x24)
     _x27 = _x19 * _x25
+    _xby2 = _x23 / _x27
     _x30 = unit**2
+    _xby3 = _x30 / _x27
     _x35 = unit**0.5
+    _xby4 = 1 / _x35
+    _xby5 = 1 / debias_numerator
     _x57 = debias_preconditioner**0.5
+    _xby6 = 1 / _x57
     _x72 = debias_numerator * push
     push_root = _x72 / _x57
     _x80 = lr / debias_numerator
@@ -1854,17 +1868,15 @@ def pack_delta_spaced(
         _x0,
         beta2,
         _x2,
-        unit,
-        1 / _x19,
+        _xby1,
         weight_noise,
-        _x23,
-        1 / _x27,
+        _xby2,
         weight_third,
-        _x30,
+        _xby3,
         weight_third_mean,
-        1 / _x35,
-        1 / debias_numerator,
-        1 / _x57,
+        _xby4,
+        _xby5,
+        _xby6,
         eps,
         push_root,
         swell,
@@ -1903,17 +1915,15 @@ def one_pass_delta_spaced(
         _x0,
         beta2,
         _x2,
-        unit,
-        inverse_x19,
+        _xby1,
         weight_noise,
-        _x23,
-        inverse_x27,
+        _xby2,
         weight_third,
-        _x30,
+        _xby3,
         weight_third_mean,
-        inverse_x35,
-        inverse_debias_numerator,
-        inverse_x57,
+        _xby4,
+        _xby5,
+        _xby6,
         eps,
         push_root,
         swell,
@@ -1932,66 +1942,75 @@ def one_pass_delta_spaced(
     c3 = c3.to(dtype)
     unit_of_c = unit_of_c.to(dtype)
     param = param * keep
-    known = unit_of_c != 0
-    c2 = torch.where(known, c2, 0.0)
-    c3 = torch.where(known, c3 * skew, 0.0)
+    c3 = c3 * skew
     exp_avg = exp_avg + (grad - exp_avg) * _x0
     exp_avg_sq = exp_avg_sq * beta2
     exp_avg_sq = exp_avg_sq + _x2 * grad * grad
-    safe_second = torch.clamp_min(exp_avg_sq, 1.1754943508222875e-38)
+    safe_second_1 = 1.1754943508222875e-38 - exp_avg_sq
+    safe_second_2 = torch.relu(safe_second_1)
+    safe_second = exp_avg_sq + safe_second_2
     root = torch.sqrt(safe_second)
     over_root = 1.0 / root
     average = exp_avg
     step_mean = grad * over_root
     relative_unit = unit_of_c * over_root
+    known = relative_unit != 0
     _x10 = c2 * relative_unit
     _x11 = _x10 * relative_unit
-    _x12 = torch.clamp_min(_x11, (-1e18))
+    _x12 = _x11
     relative_c2 = torch.clamp_max(_x12, 1e18)
+    relative_c2 = torch.where(known, relative_c2, 0.0)
     _x14 = c3 * relative_unit
     _x15 = _x14 * relative_unit
     _x16 = _x15 * relative_unit
     _x17 = torch.clamp_min(_x16, (-1e18))
     relative_c3 = torch.clamp_max(_x17, 1e18)
-    _x20 = relative_c2 * unit
-    _x21 = _x20 * inverse_x19
+    relative_c3 = torch.where(known, relative_c3, 0.0)
+    _x21 = relative_c2 * _xby1
     noise_share_kept = noise_share_kept + (_x21 - noise_share_kept) * weight_noise
-    _x26 = relative_c3 * _x23
-    _x28 = _x26 * inverse_x27
+    _x28 = relative_c3 * _xby2
     third_share_kept = third_share_kept + (_x28 - third_share_kept) * weight_third
     _x31 = relative_c3 * step_mean
-    _x32 = _x31 * _x30
-    _x33 = _x32 * inverse_x27
+    _x33 = _x31 * _xby3
     third_mean_share_kept = (
         third_mean_share_kept + (_x33 - third_mean_share_kept) * weight_third_mean
     )
-    root_mean_square = root * inverse_x35
+    root_mean_square = root * _xby4
     over_root_mean_square = 1.0 / root_mean_square
-    average_debiased = average * inverse_debias_numerator
+    average_debiased = average * _xby5
+    noise_share_1 = 1 - noise_share_kept
+    noise_share_2 = torch.relu(noise_share_1)
     # q, at most everything is noise
-    noise_share = torch.clamp_max(noise_share_kept, 1)
+    noise_share = 1 - noise_share_2
     # mean gradient over its root mean square
     signal = average_debiased * over_root_mean_square
     _x40 = signal * third_share_kept
     _x41 = _x40 * 3
     _x42 = _x41 + third_mean_share_kept
-    _x43 = torch.clamp_max(_x42, 4)
+    _x43_1 = 4 - _x42
+    _x43_2 = torch.relu(_x43_1)
+    _x43 = 4 - _x43_2
+    skew_variance_1 = _x43 - (-4)
+    skew_variance_2 = torch.relu(skew_variance_1)
     # 4 μ κ₃ + κ₄, relative
-    skew_variance = torch.clamp_min(_x43, (-4))
-    _x45 = torch.clamp_max(third_share_kept, 1)
+    skew_variance = (-4) + skew_variance_2
+    _x45_1 = 1 - third_share_kept
+    _x45_2 = torch.relu(_x45_1)
+    _x45 = 1 - _x45_2
+    skewness_1 = _x45 - (-1)
+    skewness_2 = torch.relu(skewness_1)
     # κ₃ over the cube of the root
-    skewness = torch.clamp_min(_x45, (-1))
+    skewness = (-1) + skewness_2
     _x47 = average_debiased * noise_share
     _x48 = _x47 * 2
     _x49 = skewness * root_mean_square
     relative_cov_exp_avg_exp_avg_sq = _x48 + _x49
-    _x51 = noise_share * 2
-    _x52 = torch.neg(_x51)
+    _x52 = noise_share * (-2)
     _x53 = _x52 + 4
     _x54 = noise_share * _x53
     _x55 = _x54 + skew_variance
-    relative_var_exp_avg_sq = torch.clamp_min(_x55, 0)
-    root_debiased = root * inverse_x57
+    relative_var_exp_avg_sq = torch.relu(_x55)
+    root_debiased = root * _xby6
     # what the plug-in update divides by
     denominator = root_debiased + eps
     # 1 where eps is negligible, 0 where it rules
@@ -2003,8 +2022,8 @@ def one_pass_delta_spaced(
     # inversion divides: positive, subtraction-free
     inversion = _x64 * 0.125
     _x66 = relative_cov_exp_avg_exp_avg_sq * share
-    _x67 = _x66 * 0.5
-    coupling_kept_now = _x67 * over_root_mean_square
+    coupling_kept_now_bare = _x66 * over_root_mean_square
+    coupling_kept_now = coupling_kept_now_bare * 0.5
     coupling_kept = coupling_kept_now
     inversion_kept_now = inversion
     inversion_kept = inversion_kept_now
@@ -2044,6 +2063,7 @@ def pack_delta_held(
     _x0 = 1 - beta1
     _x2 = 1 - beta2
     _x7 = debias_preconditioner**0.5
+    _xby1 = 1 / _x7
     _x10 = debias_numerator * push
     push_root = _x10 / _x7
     _x18 = lr / debias_numerator
@@ -2053,7 +2073,7 @@ def pack_delta_held(
         _x0,
         beta2,
         _x2,
-        1 / _x7,
+        _xby1,
         eps,
         push_root,
         swell,
@@ -2080,7 +2100,7 @@ def one_pass_delta_held(
         _x0,
         beta2,
         _x2,
-        inverse_x7,
+        _xby1,
         eps,
         push_root,
         swell,
@@ -2098,7 +2118,7 @@ def one_pass_delta_held(
     exp_avg_sq = exp_avg_sq + _x2 * grad * grad
     root = torch.sqrt(exp_avg_sq)
     average = exp_avg
-    root_debiased = root * inverse_x7
+    root_debiased = root * _xby1
     # what the plug-in update divides by
     denominator = root_debiased + eps
     _x12 = root * coupling_kept
@@ -2134,7 +2154,9 @@ def pack_closed_form_spaced(
     _x0 = 1 - beta1
     _x2 = 1 - beta2
     _x14 = microbatches - 1
+    _xby1 = unit / _x14
     _x26 = debias_preconditioner**0.5
+    _xby2 = 1 / _x26
     _x46 = lr / debias_numerator
     _x47 = -_x46
     return (
@@ -2142,10 +2164,9 @@ def pack_closed_form_spaced(
         _x0,
         beta2,
         _x2,
-        unit,
-        1 / _x14,
+        _xby1,
         weight_noise,
-        1 / _x26,
+        _xby2,
         eps,
         swell,
         relative_spread,
@@ -2177,10 +2198,9 @@ def one_pass_closed_form_spaced(
         _x0,
         beta2,
         _x2,
-        unit,
-        inverse_x14,
+        _xby1,
         weight_noise,
-        inverse_x26,
+        _xby2,
         eps,
         swell,
         relative_spread,
@@ -2196,29 +2216,31 @@ def one_pass_closed_form_spaced(
     c2 = c2.to(dtype)
     unit_of_c = unit_of_c.to(dtype)
     param = param * keep
-    known = unit_of_c != 0
-    c2 = torch.where(known, c2, 0.0)
     exp_avg = exp_avg + (grad - exp_avg) * _x0
     exp_avg_sq = exp_avg_sq * beta2
     exp_avg_sq = exp_avg_sq + _x2 * grad * grad
-    safe_second = torch.clamp_min(exp_avg_sq, 1.1754943508222875e-38)
+    safe_second_1 = 1.1754943508222875e-38 - exp_avg_sq
+    safe_second_2 = torch.relu(safe_second_1)
+    safe_second = exp_avg_sq + safe_second_2
     root = torch.sqrt(safe_second)
     average = exp_avg
     relative_unit = unit_of_c / root
+    known = relative_unit != 0
     _x10 = c2 * relative_unit
     _x11 = _x10 * relative_unit
-    _x12 = torch.clamp_min(_x11, (-1e18))
+    _x12 = _x11
     relative_c2 = torch.clamp_max(_x12, 1e18)
-    _x15 = relative_c2 * unit
-    _x16 = _x15 * inverse_x14
+    relative_c2 = torch.where(known, relative_c2, 0.0)
+    _x16 = relative_c2 * _xby1
     noise_share_kept = noise_share_kept + (_x16 - noise_share_kept) * weight_noise
+    noise_share_1 = 1 - noise_share_kept
+    noise_share_2 = torch.relu(noise_share_1)
     # q, at most everything is noise
-    noise_share = torch.clamp_max(noise_share_kept, 1)
-    _x22 = noise_share * 2
-    _x23 = torch.neg(_x22)
+    noise_share = 1 - noise_share_2
+    _x23 = noise_share * (-2)
     _x24 = _x23 + 4
     relative_var_exp_avg_sq = noise_share * _x24
-    root_debiased = root * inverse_x26
+    root_debiased = root * _xby2
     # what the plug-in update divides by
     denominator = root_debiased + eps
     # 1 where eps is negligible, 0 where it rules
@@ -2264,6 +2286,7 @@ def pack_closed_form_held(
     _x0 = 1 - beta1
     _x2 = 1 - beta2
     _x7 = debias_preconditioner**0.5
+    _xby1 = 1 / _x7
     _x14 = lr / debias_numerator
     _x15 = -_x14
     return (
@@ -2271,7 +2294,7 @@ def pack_closed_form_held(
         _x0,
         beta2,
         _x2,
-        1 / _x7,
+        _xby1,
         eps,
         push,
         _x15,
@@ -2296,7 +2319,7 @@ def one_pass_closed_form_held(
         _x0,
         beta2,
         _x2,
-        inverse_x7,
+        _xby1,
         eps,
         push,
         _x15,
@@ -2312,7 +2335,7 @@ def one_pass_closed_form_held(
     exp_avg_sq = exp_avg_sq + _x2 * grad * grad
     root = torch.sqrt(exp_avg_sq)
     average = exp_avg
-    root_debiased = root * inverse_x7
+    root_debiased = root * _xby1
     # what the plug-in update divides by
     denominator = root_debiased + eps
     _x10 = factor_kept * push

@@ -904,39 +904,50 @@ def pack_delta(
     """The numbers of `one_pass_delta`, in its order."""
     _x1 = 1 - alpha
     _x20 = microbatches - 1
+    _xby1 = 1 / _x20
     _x27 = microbatches - 2
     _x28 = max(1, _x27)
     _x29 = _x20 * _x28
+    _xby2 = 1 / _x29
     _x33 = alpha**1.5
     _x34 = 1 - _x33
     _x44 = alpha**2
     _x45 = 1 - _x44
     _x50 = unit**0.5
+    _xby3 = 1 / _x50
+    _xby4 = unit / remembered_noise
     _x56 = unit**2
+    _xby5 = _x56 / remembered_third_mean
     _x59 = unit**1.5
+    _xby6 = 3 * _x59
+    _xby7 = _xby6 / remembered_third
+    _xby8 = unit / _x20
+    _xby9 = _x59 / _x29
+    _xby10 = 0.5 * overlap
+    _xby11 = _xby10 * warm
+    _xby12 = 0.125 * spread
+    _xby13 = _xby12 * warm
     _x104 = -lr
     return (
         keep,
         skew,
         alpha,
         _x1,
-        1 / _x20,
-        1 / _x29,
+        _xby1,
+        _xby2,
         _x33,
         _x34,
         _x44,
         _x45,
-        1 / _x50,
-        unit,
-        1 / remembered_noise,
-        _x56,
-        1 / remembered_third_mean,
-        _x59,
-        1 / remembered_third,
-        overlap,
-        warm,
-        spread,
+        _xby3,
+        _xby4,
+        _xby5,
+        _xby7,
+        _xby8,
+        _xby9,
         eps,
+        _xby11,
+        _xby13,
         _x104,
     )
 
@@ -965,23 +976,21 @@ def one_pass_delta(
         skew,
         alpha,
         _x1,
-        inverse_x20,
-        inverse_x29,
+        _xby1,
+        _xby2,
         _x33,
         _x34,
         _x44,
         _x45,
-        inverse_x50,
-        unit,
-        inverse_remembered_noise,
-        _x56,
-        inverse_remembered_third_mean,
-        _x59,
-        inverse_remembered_third,
-        overlap,
-        warm,
-        spread,
+        _xby3,
+        _xby4,
+        _xby5,
+        _xby7,
+        _xby8,
+        _xby9,
         eps,
+        _xby11,
+        _xby13,
         _x104,
     ) = scalars.unbind()
     param = param.to(dtype)
@@ -994,36 +1003,39 @@ def one_pass_delta(
     c3 = c3.to(dtype)
     unit_of_c = unit_of_c.to(dtype)
     param = param * keep
-    known = unit_of_c != 0
-    c2 = torch.where(known, c2, 0.0)
-    c3 = torch.where(known, c3 * skew, 0.0)
+    c3 = c3 * skew
     old = square_avg
     square_avg = square_avg * alpha
     square_avg = square_avg + _x1 * grad * grad
     second_now = square_avg
-    safe_second = torch.clamp_min(second_now, 1.1754943508222875e-38)
+    safe_second_1 = 1.1754943508222875e-38 - second_now
+    safe_second_2 = torch.relu(safe_second_1)
+    safe_second = second_now + safe_second_2
     root = torch.sqrt(safe_second)
     over_root = 1.0 / root
     gradient_now = grad
     average = gradient_now
-    _x9 = old / safe_second
+    _x9 = old * over_root * over_root
     ratio = torch.clamp_max(_x9, 1000000000.0)
     step_mean = gradient_now * over_root
     relative_unit = unit_of_c * over_root
+    known = relative_unit != 0
     _x13 = c2 * relative_unit
     relative_c2 = _x13 * relative_unit
+    relative_c2 = torch.where(known, relative_c2, 0.0)
     _x15 = c3 * relative_unit
     _x16 = _x15 * relative_unit
     _x17 = _x16 * relative_unit
     _x18 = torch.clamp_min(_x17, (-1e34))
     relative_c3 = torch.clamp_max(_x18, 1e34)
-    _x21 = relative_c2 * inverse_x20
-    _x22 = torch.clamp_min(_x21, (-1e18))
+    relative_c3 = torch.where(known, relative_c3, 0.0)
+    _x21 = relative_c2 * _xby1
+    _x22 = _x21
     _x23 = torch.clamp_max(_x22, 1e18)
     _x24 = ratio * alpha
     noise = noise * _x24
     noise = noise + _x23 * _x1
-    _x30 = relative_c3 * inverse_x29
+    _x30 = relative_c3 * _xby2
     _x31 = torch.clamp_min(_x30, (-1e18))
     _x32 = torch.clamp_max(_x31, 1e18)
     _x35 = torch.sqrt(ratio)
@@ -1032,65 +1044,66 @@ def one_pass_delta(
     third = third * _x37
     third = third + _x32 * _x34
     _x40 = relative_c3 * step_mean
-    _x41 = _x40 * inverse_x29
+    _x41 = _x40 * _xby2
     _x42 = torch.clamp_min(_x41, (-1e18))
     _x43 = torch.clamp_max(_x42, 1e18)
     _x46 = ratio * ratio
     _x47 = _x46 * _x44
     third_mean = third_mean * _x47
     third_mean = third_mean + _x43 * _x45
-    root_mean_square = root * inverse_x50
-    _x52 = noise * unit
-    _x53 = _x52 * inverse_remembered_noise
+    root_mean_square = root * _xby3
+    _x53 = noise * _xby4
+    noise_share_1 = 1 - _x53
+    noise_share_2 = torch.relu(noise_share_1)
     # q, at most everything is noise
-    noise_share = torch.clamp_max(_x53, 1)
+    noise_share = 1 - noise_share_2
     # mean gradient over its root mean square
     signal = average / root_mean_square
-    _x57 = third_mean * _x56
-    _x58 = _x57 * inverse_remembered_third_mean
+    _x58 = third_mean * _xby5
     _x60 = signal * third
-    _x61 = _x60 * _x59
-    _x62 = _x61 * 3
-    _x63 = _x62 * inverse_remembered_third
+    _x63 = _x60 * _xby7
     _x64 = _x58 + _x63
-    _x65 = torch.clamp_max(_x64, 4)
+    _x65_1 = 4 - _x64
+    _x65_2 = torch.relu(_x65_1)
+    _x65 = 4 - _x65_2
+    skew_variance_1 = _x65 - (-4)
+    skew_variance_2 = torch.relu(skew_variance_1)
     # 4 μ κ₃ + κ₄, relative
-    skew_variance = torch.clamp_min(_x65, (-4))
-    _x71 = relative_c2 * unit
-    _x72 = _x71 * inverse_x20
-    _x73 = torch.clamp_max(_x72, 1)
+    skew_variance = (-4) + skew_variance_2
+    _x72 = relative_c2 * _xby8
+    _x73_1 = 1 - _x72
+    _x73_2 = torch.relu(_x73_1)
+    _x73 = 1 - _x73_2
     _x74 = average * _x73
     _x75 = _x74 * 2
-    _x76 = relative_c3 * _x59
-    _x77 = _x76 * inverse_x29
-    _x78 = torch.clamp_max(_x77, 1)
-    _x79 = torch.clamp_min(_x78, (-1))
+    _x77 = relative_c3 * _xby9
+    _x78_1 = 1 - _x77
+    _x78_2 = torch.relu(_x78_1)
+    _x78 = 1 - _x78_2
+    _x79_1 = _x78 - (-1)
+    _x79_2 = torch.relu(_x79_1)
+    _x79 = (-1) + _x79_2
     _x80 = root_mean_square * _x79
     _x81 = _x75 - _x80
-    _x82 = _x81 * overlap
-    relative_cov_gradient_square_avg = _x82 * warm
-    _x84 = noise_share * 2
-    _x85 = torch.neg(_x84)
+    _x85 = noise_share * (-2)
     _x86 = _x85 + 4
     _x87 = noise_share * _x86
     _x88 = _x87 + skew_variance
-    _x89 = torch.clamp_min(_x88, 0)
-    _x90 = _x89 * spread
-    relative_var_square_avg = _x90 * warm
+    _x89 = torch.relu(_x88)
     # what the plug-in update divides by
     denominator = root + eps
     # 1 where eps is negligible, 0 where it rules
     share = root / denominator
-    _x94 = relative_cov_gradient_square_avg * share
-    _x95 = _x94 * 0.5
+    _x94 = _x81 * share
+    _x95 = _x94 * _xby11
     # coupling joins the numerator
     numerator = average + _x95
     _x97 = share * 2
     _x98 = _x97 + 1
-    _x99 = relative_var_square_avg * share
+    _x99 = _x89 * share
     _x100 = _x99 * _x98
     # inversion divides: positive, subtraction-free
-    inversion = _x100 * 0.125
+    inversion = _x100 * _xby13
     _x102 = inversion + 1
     _x103 = denominator * _x102
     param = param + _x104 * numerator / _x103
@@ -1119,38 +1132,42 @@ def pack_inversion(
     """The numbers of `one_pass_inversion`, in its order."""
     _x1 = 1 - alpha
     _x20 = microbatches - 1
+    _xby1 = 1 / _x20
     _x27 = microbatches - 2
     _x28 = max(1, _x27)
     _x29 = _x20 * _x28
+    _xby2 = 1 / _x29
     _x33 = alpha**1.5
     _x34 = 1 - _x33
     _x44 = alpha**2
     _x45 = 1 - _x44
     _x50 = unit**0.5
+    _xby3 = unit / remembered_noise
     _x56 = unit**2
+    _xby4 = _x56 / remembered_third_mean
     _x59 = unit**1.5
+    _xby5 = 3 * _x59
+    _xby6 = _xby5 / remembered_third
+    _xby7 = 0.125 * spread
+    _xby8 = _xby7 * warm
     _x88 = -lr
     return (
         keep,
         skew,
         alpha,
         _x1,
-        1 / _x20,
-        1 / _x29,
+        _xby1,
+        _xby2,
         _x33,
         _x34,
         _x44,
         _x45,
-        1 / _x50,
-        unit,
-        1 / remembered_noise,
-        _x56,
-        1 / remembered_third_mean,
-        _x59,
-        1 / remembered_third,
-        spread,
-        warm,
+        _xby3,
+        _x50,
+        _xby4,
+        _xby6,
         eps,
+        _xby8,
         _x88,
     )
 
@@ -1179,22 +1196,18 @@ def one_pass_inversion(
         skew,
         alpha,
         _x1,
-        inverse_x20,
-        inverse_x29,
+        _xby1,
+        _xby2,
         _x33,
         _x34,
         _x44,
         _x45,
-        inverse_x50,
-        unit,
-        inverse_remembered_noise,
-        _x56,
-        inverse_remembered_third_mean,
-        _x59,
-        inverse_remembered_third,
-        spread,
-        warm,
+        _xby3,
+        _x50,
+        _xby4,
+        _xby6,
         eps,
+        _xby8,
         _x88,
     ) = scalars.unbind()
     param = param.to(dtype)
@@ -1207,36 +1220,39 @@ def one_pass_inversion(
     c3 = c3.to(dtype)
     unit_of_c = unit_of_c.to(dtype)
     param = param * keep
-    known = unit_of_c != 0
-    c2 = torch.where(known, c2, 0.0)
-    c3 = torch.where(known, c3 * skew, 0.0)
+    c3 = c3 * skew
     old = square_avg
     square_avg = square_avg * alpha
     square_avg = square_avg + _x1 * grad * grad
     second_now = square_avg
-    safe_second = torch.clamp_min(second_now, 1.1754943508222875e-38)
+    safe_second_1 = 1.1754943508222875e-38 - second_now
+    safe_second_2 = torch.relu(safe_second_1)
+    safe_second = second_now + safe_second_2
     root = torch.sqrt(safe_second)
     over_root = 1.0 / root
     gradient_now = grad
     average = gradient_now
-    _x9 = old / safe_second
+    _x9 = old * over_root * over_root
     ratio = torch.clamp_max(_x9, 1000000000.0)
     step_mean = gradient_now * over_root
     relative_unit = unit_of_c * over_root
+    known = relative_unit != 0
     _x13 = c2 * relative_unit
     relative_c2 = _x13 * relative_unit
+    relative_c2 = torch.where(known, relative_c2, 0.0)
     _x15 = c3 * relative_unit
     _x16 = _x15 * relative_unit
     _x17 = _x16 * relative_unit
     _x18 = torch.clamp_min(_x17, (-1e34))
     relative_c3 = torch.clamp_max(_x18, 1e34)
-    _x21 = relative_c2 * inverse_x20
-    _x22 = torch.clamp_min(_x21, (-1e18))
+    relative_c3 = torch.where(known, relative_c3, 0.0)
+    _x21 = relative_c2 * _xby1
+    _x22 = _x21
     _x23 = torch.clamp_max(_x22, 1e18)
     _x24 = ratio * alpha
     noise = noise * _x24
     noise = noise + _x23 * _x1
-    _x30 = relative_c3 * inverse_x29
+    _x30 = relative_c3 * _xby2
     _x31 = torch.clamp_min(_x30, (-1e18))
     _x32 = torch.clamp_max(_x31, 1e18)
     _x35 = torch.sqrt(ratio)
@@ -1245,48 +1261,47 @@ def one_pass_inversion(
     third = third * _x37
     third = third + _x32 * _x34
     _x40 = relative_c3 * step_mean
-    _x41 = _x40 * inverse_x29
+    _x41 = _x40 * _xby2
     _x42 = torch.clamp_min(_x41, (-1e18))
     _x43 = torch.clamp_max(_x42, 1e18)
     _x46 = ratio * ratio
     _x47 = _x46 * _x44
     third_mean = third_mean * _x47
     third_mean = third_mean + _x43 * _x45
-    root_mean_square = root * inverse_x50
-    _x52 = noise * unit
-    _x53 = _x52 * inverse_remembered_noise
+    _x53 = noise * _xby3
+    noise_share_1 = 1 - _x53
+    noise_share_2 = torch.relu(noise_share_1)
     # q, at most everything is noise
-    noise_share = torch.clamp_max(_x53, 1)
+    noise_share = 1 - noise_share_2
+    signal_bare = average * over_root
     # mean gradient over its root mean square
-    signal = average / root_mean_square
-    _x57 = third_mean * _x56
-    _x58 = _x57 * inverse_remembered_third_mean
+    signal = signal_bare * _x50
+    _x58 = third_mean * _xby4
     _x60 = signal * third
-    _x61 = _x60 * _x59
-    _x62 = _x61 * 3
-    _x63 = _x62 * inverse_remembered_third
+    _x63 = _x60 * _xby6
     _x64 = _x58 + _x63
-    _x65 = torch.clamp_max(_x64, 4)
+    _x65_1 = 4 - _x64
+    _x65_2 = torch.relu(_x65_1)
+    _x65 = 4 - _x65_2
+    skew_variance_1 = _x65 - (-4)
+    skew_variance_2 = torch.relu(skew_variance_1)
     # 4 μ κ₃ + κ₄, relative
-    skew_variance = torch.clamp_min(_x65, (-4))
-    _x71 = noise_share * 2
-    _x72 = torch.neg(_x71)
+    skew_variance = (-4) + skew_variance_2
+    _x72 = noise_share * (-2)
     _x73 = _x72 + 4
     _x74 = noise_share * _x73
     _x75 = _x74 + skew_variance
-    _x76 = torch.clamp_min(_x75, 0)
-    _x77 = _x76 * spread
-    relative_var_square_avg = _x77 * warm
+    _x76 = torch.relu(_x75)
     # what the plug-in update divides by
     denominator = root + eps
     # 1 where eps is negligible, 0 where it rules
     share = root / denominator
     _x81 = share * 2
     _x82 = _x81 + 1
-    _x83 = relative_var_square_avg * share
+    _x83 = _x76 * share
     _x84 = _x83 * _x82
     # inversion divides: positive, subtraction-free
-    inversion = _x84 * 0.125
+    inversion = _x84 * _xby8
     _x86 = inversion + 1
     _x87 = denominator * _x86
     param = param + _x88 * average / _x87
@@ -1313,18 +1328,23 @@ def pack_closed_form(
     """The numbers of `one_pass_closed_form`, in its order."""
     _x1 = 1 - alpha
     _x15 = microbatches - 1
+    _xby1 = 1 / _x15
+    _xby2 = unit / remembered_noise
+    _xby3 = unit / _x15
+    _xby4 = overlap * warm
+    _xby5 = 0.125 * spread
+    _xby6 = _xby5 * warm
     _x50 = -lr
     return (
         keep,
         alpha,
         _x1,
-        1 / _x15,
-        unit,
-        1 / remembered_noise,
-        overlap,
-        warm,
-        spread,
+        _xby1,
+        _xby2,
+        _xby3,
         eps,
+        _xby4,
+        _xby6,
         _x50,
     )
 
@@ -1347,13 +1367,12 @@ def one_pass_closed_form(
         keep,
         alpha,
         _x1,
-        inverse_x15,
-        unit,
-        inverse_remembered_noise,
-        overlap,
-        warm,
-        spread,
+        _xby1,
+        _xby2,
+        _xby3,
         eps,
+        _xby4,
+        _xby6,
         _x50,
     ) = scalars.unbind()
     param = param.to(dtype)
@@ -1363,58 +1382,57 @@ def one_pass_closed_form(
     c2 = c2.to(dtype)
     unit_of_c = unit_of_c.to(dtype)
     param = param * keep
-    known = unit_of_c != 0
-    c2 = torch.where(known, c2, 0.0)
     old = square_avg
     square_avg = square_avg * alpha
     square_avg = square_avg + _x1 * grad * grad
     second_now = square_avg
-    safe_second = torch.clamp_min(second_now, 1.1754943508222875e-38)
+    safe_second_1 = 1.1754943508222875e-38 - second_now
+    safe_second_2 = torch.relu(safe_second_1)
+    safe_second = second_now + safe_second_2
     root = torch.sqrt(safe_second)
+    over_root = 1.0 / root
     gradient_now = grad
     average = gradient_now
-    _x9 = old / safe_second
+    _x9 = old * over_root * over_root
     ratio = torch.clamp_max(_x9, 1000000000.0)
-    relative_unit = unit_of_c / root
+    relative_unit = unit_of_c * over_root
+    known = relative_unit != 0
     _x13 = c2 * relative_unit
     relative_c2 = _x13 * relative_unit
-    _x16 = relative_c2 * inverse_x15
-    _x17 = torch.clamp_min(_x16, (-1e18))
+    relative_c2 = torch.where(known, relative_c2, 0.0)
+    _x16 = relative_c2 * _xby1
+    _x17 = _x16
     _x18 = torch.clamp_max(_x17, 1e18)
     _x19 = ratio * alpha
     noise = noise * _x19
     noise = noise + _x18 * _x1
-    _x22 = noise * unit
-    _x23 = _x22 * inverse_remembered_noise
+    _x23 = noise * _xby2
+    noise_share_1 = 1 - _x23
+    noise_share_2 = torch.relu(noise_share_1)
     # q, at most everything is noise
-    noise_share = torch.clamp_max(_x23, 1)
-    _x25 = relative_c2 * unit
-    _x26 = _x25 * inverse_x15
-    _x27 = torch.clamp_max(_x26, 1)
+    noise_share = 1 - noise_share_2
+    _x26 = relative_c2 * _xby3
+    _x27_1 = 1 - _x26
+    _x27_2 = torch.relu(_x27_1)
+    _x27 = 1 - _x27_2
     _x28 = average * _x27
-    _x29 = _x28 * overlap
-    _x30 = _x29 * warm
-    relative_cov_gradient_square_avg = _x30 * 2
-    _x32 = noise_share * 2
-    _x33 = torch.neg(_x32)
+    _x33 = noise_share * (-2)
     _x34 = _x33 + 4
     _x35 = noise_share * _x34
-    _x36 = _x35 * spread
-    relative_var_square_avg = _x36 * warm
     # what the plug-in update divides by
     denominator = root + eps
     # 1 where eps is negligible, 0 where it rules
     share = root / denominator
-    _x40 = relative_cov_gradient_square_avg * share
-    _x41 = _x40 * 0.5
+    _x40 = _x28 * share
+    _x41 = _x40 * _xby4
     # coupling joins the numerator
     numerator = average + _x41
     _x43 = share * 2
     _x44 = _x43 + 1
-    _x45 = relative_var_square_avg * share
+    _x45 = _x35 * share
     _x46 = _x45 * _x44
     # inversion divides: positive, subtraction-free
-    inversion = _x46 * 0.125
+    inversion = _x46 * _xby6
     _x48 = inversion + 1
     _x49 = denominator * _x48
     param = param + _x50 * numerator / _x49

@@ -604,20 +604,27 @@ def pack_delta(
     """The numbers of `one_pass_delta`, in its order."""
     _x1 = 1 - alpha
     _x29 = microbatches - 1
+    _xby1 = 1 / _x29
+    _xby2 = -1 / _x29
     _x51 = _x1**2
     _x52 = alpha**2
+    _xby3 = -2.5 * alpha
     _x65 = enough * warm
+    _xby4 = 0.5 * _x1
     _x82 = -lr
     return (
         keep,
         skew,
         alpha,
         _x1,
-        1 / _x29,
+        _xby1,
+        _xby2,
         _x52,
         _x51,
+        _xby3,
         _x65,
         eps,
+        _xby4,
         _x82,
     )
 
@@ -643,11 +650,14 @@ def one_pass_delta(
         skew,
         alpha,
         _x1,
-        inverse_x29,
+        _xby1,
+        _xby2,
         _x52,
         _x51,
+        _xby3,
         _x65,
         eps,
+        _xby4,
         _x82,
     ) = scalars.unbind()
     param = param.to(dtype)
@@ -670,12 +680,14 @@ def one_pass_delta(
     _x5 = _x4 * unit_of_c
     square_avg = square_avg + _x5 * _x1
     second_now = square_avg
-    safe_second = torch.clamp_min(second_now, 1.1754943508222875e-38)
+    safe_second_1 = 1.1754943508222875e-38 - second_now
+    safe_second_2 = torch.relu(safe_second_1)
+    safe_second = second_now + safe_second_2
     root = torch.sqrt(safe_second)
     over_root = 1.0 / root
     gradient_now = grad
     average = gradient_now
-    _x12 = old / safe_second
+    _x12 = old * over_root * over_root
     ratio = torch.clamp_max(_x12, 1000000000.0)
     step_mean = gradient_now * over_root
     relative_unit = unit_of_c * over_root
@@ -696,10 +708,9 @@ def one_pass_delta(
     _x31 = _x30 * 2
     _x32 = _x31 + relative_c3
     _x33 = root * _x32
-    _x34 = _x33 * inverse_x29
+    _x34 = _x33 * _xby1
     _x35 = torch.clamp_min(_x34, (-1e18))
     _x36 = torch.clamp_max(_x35, 1e18)
-    covariance = _x36 * _x1
     _x38 = relative_c2 * relative_c2
     _x39 = step_mean * step_mean
     _x40 = relative_c2 * _x39
@@ -709,17 +720,14 @@ def one_pass_delta(
     _x44 = _x38 - _x41
     _x45 = _x44 - _x43
     _x46 = _x45 - relative_c4
-    _x47 = _x46 * inverse_x29
-    _x48 = torch.neg(_x47)
+    _x48 = _x46 * _xby2
     _x49 = torch.clamp_min(_x48, (-1e18))
     _x50 = torch.clamp_max(_x49, 1e18)
     _x53 = ratio * ratio
     _x54 = _x53 * _x52
     variance = variance * _x54
     variance = variance + _x50 * _x51
-    _x57 = ratio * alpha
-    _x58 = _x57 * 2.5
-    _x59 = torch.neg(_x58)
+    _x59 = ratio * _xby3
     _x60 = _x59 + 2.5
     _x61 = _x60 * _x60
     _x62 = _x61 * _x61
@@ -728,14 +736,14 @@ def one_pass_delta(
     _x66 = torch.reciprocal(_x64)
     # withdrawn at the start and where one step dominates
     trust = _x66 * _x65
-    relative_cov_gradient_square_avg = covariance * trust
+    relative_cov_gradient_square_avg = _x36 * trust
     relative_var_square_avg = trust * variance
     # what the plug-in update divides by
     denominator = root + eps
     # 1 where eps is negligible, 0 where it rules
     share = root / denominator
     _x72 = relative_cov_gradient_square_avg * share
-    _x73 = _x72 * 0.5
+    _x73 = _x72 * _xby4
     # coupling joins the numerator
     numerator = average + _x73
     _x75 = share * 2
@@ -766,8 +774,10 @@ def pack_inversion(
     """The numbers of `one_pass_inversion`, in its order."""
     _x1 = 1 - alpha
     _x29 = microbatches - 1
+    _xby1 = -1 / _x29
     _x51 = _x1**2
     _x52 = alpha**2
+    _xby2 = -2.5 * alpha
     _x65 = enough * warm
     _x78 = -lr
     return (
@@ -775,9 +785,10 @@ def pack_inversion(
         skew,
         alpha,
         _x1,
-        1 / _x29,
+        _xby1,
         _x52,
         _x51,
+        _xby2,
         _x65,
         eps,
         _x78,
@@ -805,9 +816,10 @@ def one_pass_inversion(
         skew,
         alpha,
         _x1,
-        inverse_x29,
+        _xby1,
         _x52,
         _x51,
+        _xby2,
         _x65,
         eps,
         _x78,
@@ -832,12 +844,14 @@ def one_pass_inversion(
     _x5 = _x4 * unit_of_c
     square_avg = square_avg + _x5 * _x1
     second_now = square_avg
-    safe_second = torch.clamp_min(second_now, 1.1754943508222875e-38)
+    safe_second_1 = 1.1754943508222875e-38 - second_now
+    safe_second_2 = torch.relu(safe_second_1)
+    safe_second = second_now + safe_second_2
     root = torch.sqrt(safe_second)
     over_root = 1.0 / root
     gradient_now = grad
     average = gradient_now
-    _x12 = old / safe_second
+    _x12 = old * over_root * over_root
     ratio = torch.clamp_max(_x12, 1000000000.0)
     step_mean = gradient_now * over_root
     relative_unit = unit_of_c * over_root
@@ -863,17 +877,14 @@ def one_pass_inversion(
     _x44 = _x38 - _x41
     _x45 = _x44 - _x43
     _x46 = _x45 - relative_c4
-    _x47 = _x46 * inverse_x29
-    _x48 = torch.neg(_x47)
+    _x48 = _x46 * _xby1
     _x49 = torch.clamp_min(_x48, (-1e18))
     _x50 = torch.clamp_max(_x49, 1e18)
     _x53 = ratio * ratio
     _x54 = _x53 * _x52
     variance = variance * _x54
     variance = variance + _x50 * _x51
-    _x57 = ratio * alpha
-    _x58 = _x57 * 2.5
-    _x59 = torch.neg(_x58)
+    _x59 = ratio * _xby2
     _x60 = _x59 + 2.5
     _x61 = _x60 * _x60
     _x62 = _x61 * _x61

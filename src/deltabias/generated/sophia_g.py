@@ -676,8 +676,12 @@ def one_pass_apply_plug_in(
     # what the plug-in update divides by
     denominator = torch.maximum(_x2, eps)
     _x4 = exp_avg / denominator
-    _x5 = torch.clamp_min(_x4, (-1))
-    direction = torch.clamp_max(_x5, 1)
+    _x5_1 = _x4 - (-1)
+    _x5_2 = torch.relu(_x5_1)
+    _x5 = (-1) + _x5_2
+    direction_1 = 1 - _x5
+    direction_2 = torch.relu(direction_1)
+    direction = 1 - direction_2
     param = param + direction * _x7
     into_param.copy_(param)
     into_exp_avg.copy_(exp_avg)
@@ -687,10 +691,11 @@ def pack_observe_delta(*, beta2: float, microbatches: float) -> tuple[float, ...
     """The numbers of `one_pass_observe_delta`, in its order."""
     _x1 = 1 - beta2
     _x15 = microbatches - 1
+    _xby1 = 1 / _x15
     return (
         beta2,
         _x1,
-        1 / _x15,
+        _xby1,
     )
 
 
@@ -704,28 +709,31 @@ def one_pass_observe_delta(
     (
         beta2,
         _x1,
-        inverse_x15,
+        _xby1,
     ) = scalars.unbind()
     grad = grad.to(dtype)
     hessian = hessian.to(dtype)
     noise = noise.to(dtype)
     c2 = c2.to(dtype)
     unit_of_c = unit_of_c.to(dtype)
-    known = unit_of_c != 0
-    c2 = torch.where(known, c2, 0.0)
     old = hessian
     hessian = hessian * beta2
     hessian = hessian + _x1 * grad * grad
     second_now = hessian
-    safe_second = torch.clamp_min(second_now, 1.1754943508222875e-38)
+    safe_second_1 = 1.1754943508222875e-38 - second_now
+    safe_second_2 = torch.relu(safe_second_1)
+    safe_second = second_now + safe_second_2
     root = torch.sqrt(safe_second)
-    _x9 = old / safe_second
+    over_root = 1.0 / root
+    _x9 = old * over_root * over_root
     ratio = torch.clamp_max(_x9, 1000000000.0)
-    relative_unit = unit_of_c / root
+    relative_unit = unit_of_c * over_root
+    known = relative_unit != 0
     _x13 = c2 * relative_unit
     relative_c2 = _x13 * relative_unit
-    _x16 = relative_c2 * inverse_x15
-    _x17 = torch.clamp_min(_x16, (-1e18))
+    relative_c2 = torch.where(known, relative_c2, 0.0)
+    _x16 = relative_c2 * _xby1
+    _x17 = _x16
     _x18 = torch.clamp_max(_x17, 1e18)
     _x19 = ratio * beta2
     noise = noise * _x19
@@ -748,14 +756,14 @@ def pack_apply_delta(
 ) -> tuple[float, ...]:
     """The numbers of `one_pass_apply_delta`, in its order."""
     _x0 = 1 - beta1
+    _xby1 = unit / remembered_noise
+    _xby2 = spread * warm
     _x22 = -lr
     return (
         keep,
         _x0,
-        unit,
-        1 / remembered_noise,
-        spread,
-        warm,
+        _xby1,
+        _xby2,
         rho,
         eps,
         _x22,
@@ -772,10 +780,8 @@ def one_pass_apply_delta(
     (
         keep,
         _x0,
-        unit,
-        inverse_remembered_noise,
-        spread,
-        warm,
+        _xby1,
+        _xby2,
         rho,
         eps,
         _x22,
@@ -789,16 +795,15 @@ def one_pass_apply_delta(
     exp_avg = exp_avg + (grad - exp_avg) * _x0
     second_now = hessian
     average = exp_avg
-    _x5 = noise * unit
-    _x6 = _x5 * inverse_remembered_noise
+    _x6 = noise * _xby1
+    noise_share_1 = 1 - _x6
+    noise_share_2 = torch.relu(noise_share_1)
     # q, at most everything is noise
-    noise_share = torch.clamp_max(_x6, 1)
-    _x8 = noise_share * 2
-    _x9 = torch.neg(_x8)
+    noise_share = 1 - noise_share_2
+    _x9 = noise_share * (-2)
     _x10 = _x9 + 4
     _x11 = noise_share * _x10
-    _x12 = _x11 * spread
-    relative_var_hessian = _x12 * warm
+    relative_var_hessian = _x11 * _xby2
     _x14 = second_now * rho
     # what the plug-in update divides by
     denominator = torch.maximum(_x14, eps)
@@ -807,8 +812,12 @@ def one_pass_apply_delta(
     _x17 = inversion + 1
     _x18 = denominator * _x17
     _x19 = average / _x18
-    _x20 = torch.clamp_min(_x19, (-1))
-    direction = torch.clamp_max(_x20, 1)
+    _x20_1 = _x19 - (-1)
+    _x20_2 = torch.relu(_x20_1)
+    _x20 = (-1) + _x20_2
+    direction_1 = 1 - _x20
+    direction_2 = torch.relu(direction_1)
+    direction = 1 - direction_2
     param = param + direction * _x22
     into_param.copy_(param)
     into_exp_avg.copy_(exp_avg)
@@ -818,10 +827,11 @@ def pack_observe_inversion(*, beta2: float, microbatches: float) -> tuple[float,
     """The numbers of `one_pass_observe_inversion`, in its order."""
     _x1 = 1 - beta2
     _x15 = microbatches - 1
+    _xby1 = 1 / _x15
     return (
         beta2,
         _x1,
-        1 / _x15,
+        _xby1,
     )
 
 
@@ -835,28 +845,31 @@ def one_pass_observe_inversion(
     (
         beta2,
         _x1,
-        inverse_x15,
+        _xby1,
     ) = scalars.unbind()
     grad = grad.to(dtype)
     hessian = hessian.to(dtype)
     noise = noise.to(dtype)
     c2 = c2.to(dtype)
     unit_of_c = unit_of_c.to(dtype)
-    known = unit_of_c != 0
-    c2 = torch.where(known, c2, 0.0)
     old = hessian
     hessian = hessian * beta2
     hessian = hessian + _x1 * grad * grad
     second_now = hessian
-    safe_second = torch.clamp_min(second_now, 1.1754943508222875e-38)
+    safe_second_1 = 1.1754943508222875e-38 - second_now
+    safe_second_2 = torch.relu(safe_second_1)
+    safe_second = second_now + safe_second_2
     root = torch.sqrt(safe_second)
-    _x9 = old / safe_second
+    over_root = 1.0 / root
+    _x9 = old * over_root * over_root
     ratio = torch.clamp_max(_x9, 1000000000.0)
-    relative_unit = unit_of_c / root
+    relative_unit = unit_of_c * over_root
+    known = relative_unit != 0
     _x13 = c2 * relative_unit
     relative_c2 = _x13 * relative_unit
-    _x16 = relative_c2 * inverse_x15
-    _x17 = torch.clamp_min(_x16, (-1e18))
+    relative_c2 = torch.where(known, relative_c2, 0.0)
+    _x16 = relative_c2 * _xby1
+    _x17 = _x16
     _x18 = torch.clamp_max(_x17, 1e18)
     _x19 = ratio * beta2
     noise = noise * _x19
@@ -879,14 +892,14 @@ def pack_apply_inversion(
 ) -> tuple[float, ...]:
     """The numbers of `one_pass_apply_inversion`, in its order."""
     _x0 = 1 - beta1
+    _xby1 = unit / remembered_noise
+    _xby2 = spread * warm
     _x22 = -lr
     return (
         keep,
         _x0,
-        unit,
-        1 / remembered_noise,
-        spread,
-        warm,
+        _xby1,
+        _xby2,
         rho,
         eps,
         _x22,
@@ -903,10 +916,8 @@ def one_pass_apply_inversion(
     (
         keep,
         _x0,
-        unit,
-        inverse_remembered_noise,
-        spread,
-        warm,
+        _xby1,
+        _xby2,
         rho,
         eps,
         _x22,
@@ -920,16 +931,15 @@ def one_pass_apply_inversion(
     exp_avg = exp_avg + (grad - exp_avg) * _x0
     second_now = hessian
     average = exp_avg
-    _x5 = noise * unit
-    _x6 = _x5 * inverse_remembered_noise
+    _x6 = noise * _xby1
+    noise_share_1 = 1 - _x6
+    noise_share_2 = torch.relu(noise_share_1)
     # q, at most everything is noise
-    noise_share = torch.clamp_max(_x6, 1)
-    _x8 = noise_share * 2
-    _x9 = torch.neg(_x8)
+    noise_share = 1 - noise_share_2
+    _x9 = noise_share * (-2)
     _x10 = _x9 + 4
     _x11 = noise_share * _x10
-    _x12 = _x11 * spread
-    relative_var_hessian = _x12 * warm
+    relative_var_hessian = _x11 * _xby2
     _x14 = second_now * rho
     # what the plug-in update divides by
     denominator = torch.maximum(_x14, eps)
@@ -938,8 +948,12 @@ def one_pass_apply_inversion(
     _x17 = inversion + 1
     _x18 = denominator * _x17
     _x19 = average / _x18
-    _x20 = torch.clamp_min(_x19, (-1))
-    direction = torch.clamp_max(_x20, 1)
+    _x20_1 = _x19 - (-1)
+    _x20_2 = torch.relu(_x20_1)
+    _x20 = (-1) + _x20_2
+    direction_1 = 1 - _x20
+    direction_2 = torch.relu(direction_1)
+    direction = 1 - direction_2
     param = param + direction * _x22
     into_param.copy_(param)
     into_exp_avg.copy_(exp_avg)
@@ -949,10 +963,11 @@ def pack_observe_closed_form(*, beta2: float, microbatches: float) -> tuple[floa
     """The numbers of `one_pass_observe_closed_form`, in its order."""
     _x1 = 1 - beta2
     _x15 = microbatches - 1
+    _xby1 = 1 / _x15
     return (
         beta2,
         _x1,
-        1 / _x15,
+        _xby1,
     )
 
 
@@ -966,28 +981,31 @@ def one_pass_observe_closed_form(
     (
         beta2,
         _x1,
-        inverse_x15,
+        _xby1,
     ) = scalars.unbind()
     grad = grad.to(dtype)
     hessian = hessian.to(dtype)
     noise = noise.to(dtype)
     c2 = c2.to(dtype)
     unit_of_c = unit_of_c.to(dtype)
-    known = unit_of_c != 0
-    c2 = torch.where(known, c2, 0.0)
     old = hessian
     hessian = hessian * beta2
     hessian = hessian + _x1 * grad * grad
     second_now = hessian
-    safe_second = torch.clamp_min(second_now, 1.1754943508222875e-38)
+    safe_second_1 = 1.1754943508222875e-38 - second_now
+    safe_second_2 = torch.relu(safe_second_1)
+    safe_second = second_now + safe_second_2
     root = torch.sqrt(safe_second)
-    _x9 = old / safe_second
+    over_root = 1.0 / root
+    _x9 = old * over_root * over_root
     ratio = torch.clamp_max(_x9, 1000000000.0)
-    relative_unit = unit_of_c / root
+    relative_unit = unit_of_c * over_root
+    known = relative_unit != 0
     _x13 = c2 * relative_unit
     relative_c2 = _x13 * relative_unit
-    _x16 = relative_c2 * inverse_x15
-    _x17 = torch.clamp_min(_x16, (-1e18))
+    relative_c2 = torch.where(known, relative_c2, 0.0)
+    _x16 = relative_c2 * _xby1
+    _x17 = _x16
     _x18 = torch.clamp_max(_x17, 1e18)
     _x19 = ratio * beta2
     noise = noise * _x19
@@ -1010,14 +1028,14 @@ def pack_apply_closed_form(
 ) -> tuple[float, ...]:
     """The numbers of `one_pass_apply_closed_form`, in its order."""
     _x0 = 1 - beta1
+    _xby1 = unit / remembered_noise
+    _xby2 = spread * warm
     _x22 = -lr
     return (
         keep,
         _x0,
-        unit,
-        1 / remembered_noise,
-        spread,
-        warm,
+        _xby1,
+        _xby2,
         rho,
         eps,
         _x22,
@@ -1034,10 +1052,8 @@ def one_pass_apply_closed_form(
     (
         keep,
         _x0,
-        unit,
-        inverse_remembered_noise,
-        spread,
-        warm,
+        _xby1,
+        _xby2,
         rho,
         eps,
         _x22,
@@ -1051,16 +1067,15 @@ def one_pass_apply_closed_form(
     exp_avg = exp_avg + (grad - exp_avg) * _x0
     second_now = hessian
     average = exp_avg
-    _x5 = noise * unit
-    _x6 = _x5 * inverse_remembered_noise
+    _x6 = noise * _xby1
+    noise_share_1 = 1 - _x6
+    noise_share_2 = torch.relu(noise_share_1)
     # q, at most everything is noise
-    noise_share = torch.clamp_max(_x6, 1)
-    _x8 = noise_share * 2
-    _x9 = torch.neg(_x8)
+    noise_share = 1 - noise_share_2
+    _x9 = noise_share * (-2)
     _x10 = _x9 + 4
     _x11 = noise_share * _x10
-    _x12 = _x11 * spread
-    relative_var_hessian = _x12 * warm
+    relative_var_hessian = _x11 * _xby2
     _x14 = second_now * rho
     # what the plug-in update divides by
     denominator = torch.maximum(_x14, eps)
@@ -1069,8 +1084,12 @@ def one_pass_apply_closed_form(
     _x17 = inversion + 1
     _x18 = denominator * _x17
     _x19 = average / _x18
-    _x20 = torch.clamp_min(_x19, (-1))
-    direction = torch.clamp_max(_x20, 1)
+    _x20_1 = _x19 - (-1)
+    _x20_2 = torch.relu(_x20_1)
+    _x20 = (-1) + _x20_2
+    direction_1 = 1 - _x20
+    direction_2 = torch.relu(direction_1)
+    direction = 1 - direction_2
     param = param + direction * _x22
     into_param.copy_(param)
     into_exp_avg.copy_(exp_avg)

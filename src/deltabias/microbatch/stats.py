@@ -32,8 +32,7 @@ class MicrobatchStats:
     the gradient zero there, because that is what it contributed to the mean; without one in all of
     them it has no record, as torch gives it no ``.grad``.
 
-    The object copies and pickles together with its parameters. It is not part of an optimizer's
-    state: statistics of a step are of no use after it.
+    The object copies and pickles with its parameters. It is no part of an optimizer's state.
 
     Parameters
     ----------
@@ -137,17 +136,13 @@ class MicrobatchStats:
     def finite(self) -> Tensor:
         """0-d bool tensor: no NaN or infinity in this step so far. On the first parameter's device.
 
-        A gradient that is not finite makes the moments of its tensor NaN for this step, and this
-        flag False; the next step starts clean. Reading it waits for the device, so an optimizer
-        should rather use it in ``torch.where``.
+        A gradient that is not finite makes the moments of its tensor NaN, for this step only.
+        Reading the flag waits for the device; an optimizer should use it in ``torch.where``.
         """
         return torch.stack([group.finite for group in self._groups]).all()
 
     def fuse(self) -> None:
-        """From the next step on take a microbatch in one compiled pass, as ``fused=True`` asks.
-
-        On CPUs with a C++ compiler; elsewhere nothing changes. The sums differ by roundings.
-        """
+        """From the next step on one compiled pass per microbatch: on CPUs, with a C++ compiler."""
         on_cpu = all(param.device.type == "cpu" for param in self.params)
         self._fused = on_cpu and not compiler_missing()
         if not self.count:
@@ -157,8 +152,7 @@ class MicrobatchStats:
         """Forget this step. Records handed out before stay valid."""
         self._groups = [self._stream() for _ in range(self._num_groups)]
         self._unseen = 0
-        self._consumed = False
-        self._reduced = False
+        self._consumed = self._reduced = False
 
     def add(self, grads: Sequence[Tensor | None], weight: float = 1.0) -> None:
         """One microbatch.
@@ -193,13 +187,10 @@ class MicrobatchStats:
 
         An exception inside the block adds nothing, and `p.grad` is put back.
 
-        In a single process ``p.grad`` is set aside during the block, so that inside it is the
-        microbatch's own. With torch.distributed initialized that would be wrong, as
-        DistributedDataParallel reduces ``p.grad`` itself; there the gradients are taken from
-        hooks that run before any reduction: they are this rank's own, so call `all_reduce` on the
-        statistics before the step, and an exception leaves ``p.grad`` as torch left it. Sharded
-        parameters (DTensor, FSDP2), on which these hooks never fire, have it set aside always;
-        their gradients are already reduced, so their statistics need no `all_reduce`.
+        In a single process ``p.grad`` is set aside during the block. With torch.distributed
+        initialized hooks take the gradients before any reduction: they are this rank's own, so call
+        `all_reduce` before the step, and an exception leaves ``p.grad`` as torch left it. Sharded
+        parameters (DTensor, FSDP2) have it set aside always; their gradients are reduced already.
 
         Raises
         ------
@@ -226,8 +217,7 @@ class MicrobatchStats:
     def merge(self, other: "MicrobatchStats") -> None:
         """Add all microbatches of `other`, which is not changed.
 
-        The result is that of adding them here, within rounding, group by group. `other` may follow
-        other tensors, of the same shapes.
+        That is adding them here, group by group. `other` may follow other tensors of like shapes.
 
         Raises
         ------
@@ -239,12 +229,8 @@ class MicrobatchStats:
         if other is self:
             raise ValueError("merge of statistics with themselves would count everything twice")
         if other._signature() != self._signature():
-            raise ValueError(
-                "merge needs the same shapes, dtypes, devices, moments and groups; got "
-                f"moments={other._moments}, groups={other._num_groups}, {len(other.params)} "
-                f"parameters for moments={self._moments}, groups={self._num_groups}, "
-                f"{len(self.params)} parameters"
-            )
+            needs = "merge needs the same shapes, dtypes, devices, moments and groups"
+            raise ValueError(f"{needs}; got {other._described()} for {self._described()}")
         if other._consumed:
             raise RuntimeError("the other statistics were consumed already; merge before consume")
         other._check_open()
@@ -305,12 +291,8 @@ class MicrobatchStats:
     def check_ranks(self, process_group: "torch.distributed.ProcessGroup | None" = None) -> None:
         """Once: raise on every rank, as `check_agreement`, unless all have alike parameters and
         options, and what else is in ``agreement``."""
-        options = {
-            "moments": self._moments,
-            "groups": self._num_groups,
-            "every": self._every,
-            "dtype": self._layout.dtypes,
-        }
+        options = {"moments": self._moments, "groups": self._num_groups, "every": self._every}
+        options |= {"dtype": self._layout.dtypes}
         own = {name: str(value) for name, value in options.items()}
         self.agreement.check(lambda: describe(self.params) | own, process_group)
 
@@ -407,6 +389,10 @@ class MicrobatchStats:
             return None
         split = self._groups if self._num_groups > 1 else []
         return total.moments(i, groups=tuple(group.moments(i) for group in split))
+
+    def _described(self) -> str:
+        sizes = f"moments={self._moments}, groups={self._num_groups}"
+        return f"{sizes}, {len(self.params)} parameters"
 
     def _signature(self) -> tuple:
         """What two statistics must share to be merged."""

@@ -6,11 +6,12 @@
 
 This is the only place where a device chooses code.
 
-What a step costs on a CPU, as a multiple of torch's fused AdamW (28 bytes a parameter), from
-validation/benchmarks/cpu_step.py: a step between two observations 1.12 for ``closed_form`` (29
-bytes) and 1.22 for ``delta`` (30 bytes), both with ``storage="int8"``; a step that observes 4 to 6,
-bound by its arithmetic and not by memory. A cycle of k steps is their mean: at k = 32 1.23 and
-1.35. ``delta`` in every step cannot be had for 1.20: it moves 64 bytes and a look at 8 more.
+What a step costs on a CPU, as a multiple of torch's fused AdamW (28 bytes a parameter), one thread,
+from validation/benchmarks/cpu_step.py: a step between two observations 1.09 for ``closed_form`` (29
+bytes) and 1.10 for ``delta`` (30 bytes), both with ``storage="int8"``; a step that observes 3.0 and
+4.4, which is bound by its arithmetic and not by memory. A cycle of k steps is their mean: 1.15 and
+1.21 at k = 32, 1.21 and 1.32 at k = 16. Without storage every step observes: 2.3 and 4.0. ``delta``
+in every step cannot be had for 1.20: it moves 64 bytes and a look at 8 more.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -223,9 +223,7 @@ def run(
             command, capture_output=True, text=True, timeout=limit, check=False, cwd=folder
         )
     except subprocess.TimeoutExpired:
-        raise CannotCheck(
-            f"{what}: not finished within {limit:g} s; allow it more time."
-        ) from None
+        raise CannotCheck(f"{what}: not finished within {limit:g} s; allow it more time.") from None
     if done.returncode:
         tail = "\n".join((done.stdout + done.stderr).strip().splitlines()[-25:])
         raise Rejected(f"{what} is rejected:\n{tail}")

@@ -9,8 +9,10 @@ and copied back.
 
 import shutil
 import sys
+import sysconfig
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -31,7 +33,11 @@ def compiler_missing() -> str:
     if sys.platform == "win32":
         return "" if shutil.which("cl") else "no C++ compiler (cl) on the path"
     names = ("g++", "clang++", "c++")
-    return "" if any(map(shutil.which, names)) else f"no C++ compiler ({', '.join(names)})"
+    if not any(map(shutil.which, names)):
+        return f"no C++ compiler ({', '.join(names)})"
+    # what torch.compile writes is a module for Python
+    header = Path(sysconfig.get_path("include"), "Python.h")
+    return "" if header.is_file() else f"no {header} (on Debian: python3-dev)"
 
 
 @cache

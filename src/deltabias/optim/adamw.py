@@ -63,7 +63,9 @@ class AdamW(AveragedOptimizer):
     fused : bool, optional
         one pass over memory: compiled on a CPU, Triton on a GPU; without a correction torch's own
         fused kernel. Values differ from the plain step by a few units in the last place. Where
-        nothing can be compiled it says so once and runs the same step uncompiled.
+        nothing can be compiled it says so once and runs the same step uncompiled. Compiling takes
+        seconds at the first step; without it a corrected step is many passes over memory, on a
+        CPU ten times slower and more (`python -m validation.benchmarks rivals`).
     storage : {None, "float32", "bfloat16", "int8"}
         None tracks the estimates at full precision, in every step. The others remember *shares*
         instead, averages of each estimate relative to its own step's second moment, which is what

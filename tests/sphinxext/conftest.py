@@ -150,7 +150,8 @@ class Project:
         made = self.root / "_build"
         # what was read is shared, so that a second builder only writes
         command = [sys.executable, "-m", "sphinx", "--no-color", "-b", builder,
-                   "-d", str(made / "read"), *options, str(self.root), str(made / builder)]  # fmt: skip
+                   "-d", str(made / "read"), *options,
+                   str(self.root), str(made / builder)]  # fmt: skip
         done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False,
                               env={**os.environ, "OMP_NUM_THREADS": "1"})  # fmt: skip
         return Built(done.returncode, done.stdout + done.stderr, made / builder)

@@ -138,3 +138,11 @@ def test_a_figure_is_the_same_text_when_it_is_drawn_again(figures, tmp_path):
         first, second = (tmp_path / f"{part}-{shade}.svg" for part in ("a", "b"))
         assert first.read_text() == second.read_text()
     assert first.read_text() != (tmp_path / "a-light.svg").read_text()
+
+
+@pytest.mark.parametrize("name", [*CATALOGUE, *SPECTRAL_MAPS, *MATRIX_CATALOGUE])
+def test_the_page_of_a_subject_shows_its_certificate_which_is_there(name):
+    page = DOCS / "rules" / f"{name}.md"
+    shown = re.findall(r"^```\{certificate\} (\S+)$", page.read_text(encoding="utf-8"), re.M)
+    assert [(page.parent / path).resolve().name for path in shown] == [f"{name}.v"]
+    assert (page.parent / shown[0]).is_file()

@@ -25,6 +25,7 @@ extensions = [
     "docstrings",
     "api_pages",
     "study_pages",
+    "benchmark_pages",
     "proof_pages",
     "diagnoses",
 ]

@@ -12,10 +12,6 @@ from importlib import import_module
 from math import comb
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
-
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
@@ -26,61 +22,16 @@ from deltabias.matrix_rule import MatrixRule
 from deltabias.rules import CATALOGUE, MATRIX_CATALOGUE, SPECTRAL_MAPS
 
 DOCS = Path(__file__).resolve().parent
+sys.path.insert(0, str(DOCS / "_ext"))
+
+from shades import both_shades  # noqa: E402
+
 RESULTS = DOCS.parent / "validation" / "results"
 SITE, RULES = DOCS / "_static" / "figures", DOCS / "rules" / "figures"
 MICROBATCHES = (4, 8, 16, 32, 64, 128)
 SPREAD = 0.3
 """The share of the generic deviation that one two-point draw makes."""
 SCALARS = {"damping": 0.01, "eps": 0.01}
-SHADES = {
-    "light": {
-        "ink": "#1b1f24",
-        "quiet": "#59636e",
-        "colors": ["#b3261e", "#0b57d0", "#6b7d00", "#8a3ffc"],
-    },
-    "dark": {
-        "ink": "#e6e9ec",
-        "quiet": "#9aa4ae",
-        "colors": ["#ff8a80", "#8ab4f8", "#c8d96f", "#d0a9ff"],
-    },
-}
-
-
-def style(shade: str) -> dict:
-    """Matplotlib's settings for a shade; the background is the page's own."""
-    ink, quiet = SHADES[shade]["ink"], SHADES[shade]["quiet"]
-    return {
-        "svg.hashsalt": "deltabias",
-        "svg.fonttype": "none",
-        "font.family": "sans-serif",
-        "font.size": 9.5,
-        "text.color": ink,
-        "axes.labelcolor": ink,
-        "axes.edgecolor": quiet,
-        "xtick.color": ink,
-        "ytick.color": ink,
-        "grid.color": quiet,
-        "grid.alpha": 0.25,
-        "axes.grid": True,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.titlesize": 10,
-        "axes.prop_cycle": plt.cycler(color=SHADES[shade]["colors"]),
-        "legend.frameon": False,
-        "legend.fontsize": 8.5,
-        "lines.linewidth": 1.8,
-    }
-
-
-def both_shades(draw, path: Path) -> None:
-    """Call ``draw(figure maker)`` once for each shade and write ``path-light.svg`` and -dark."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    for shade in SHADES:
-        with plt.rc_context(style(shade)):
-            figure = draw(SHADES[shade])
-            target = path.with_name(f"{path.name}-{shade}.svg")
-            figure.savefig(target, transparent=True, metadata={"Date": None, "Creator": None})
-            plt.close(figure)
 
 
 def results(study: str) -> dict:

@@ -22,7 +22,7 @@ def student_mean_law(mean: Fraction, sd: Fraction, microbatches: int) -> Discret
 
     Its variance misses sd²/m by the tails beyond `REACH`, about 1e-7 relative.
     """
-    x, weights = _standardized(microbatches)
+    x, weights = standardized_nodes(microbatches)
     kept = weights > 1e-18
     exact = [Fraction(float(w)) for w in weights[kept]]
     total = sum(exact)
@@ -30,13 +30,13 @@ def student_mean_law(mean: Fraction, sd: Fraction, microbatches: int) -> Discret
     return Discrete(points, [w / total for w in exact])
 
 
-def _standardized(microbatches: int) -> tuple[np.ndarray, np.ndarray]:
-    """Nodes x and weights density(x) dx for draws of variance one."""
+def standardized_nodes(microbatches: int, points: int = POINTS) -> tuple[np.ndarray, np.ndarray]:
+    """Nodes x and weights density(x) dx for the mean of draws of variance one."""
     k, dk = _half_line(60 * microbatches**0.5)
     a = 5**0.5 * (3 / 5) ** 0.5 * k / microbatches
     transform = np.exp(microbatches * (np.log1p(a + a * a / 3) - a))
     width = 1.2 / microbatches**0.5
-    u = np.linspace(-1, 1, POINTS) * np.arcsinh(REACH / width)
+    u = np.linspace(-1, 1, points) * np.arcsinh(REACH / width)
     x = width * np.sinh(u)
     density = np.cos(np.outer(x, k)) @ (transform * dk) / np.pi
     return x, density * width * np.cosh(u) * (u[1] - u[0])

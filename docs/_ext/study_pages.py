@@ -9,7 +9,6 @@ from sphinx.util.docutils import SphinxDirective
 
 RESULTS = HERE.parent / "validation" / "results"
 FOLDER = HERE / "_generated" / "validation"
-BENCHMARKS = HERE / "_generated" / "benchmarks"
 MOST_ROWS = 60
 _MARK = {True: "held", False: "**failed**", None: "reported"}
 
@@ -17,7 +16,7 @@ _MARK = {True: "held", False: "**failed**", None: "reported"}
 def _cell(value) -> str:
     if value is None:
         return ""
-    if isinstance(value, _Raw):
+    if isinstance(value, Raw):
         return value
     if isinstance(value, bool):
         return "yes" if value else "no"
@@ -92,10 +91,10 @@ def _rows(rows: list[dict]) -> list[str]:
 
 def _evidence(row: dict) -> list:
     numbers = [row["measured"], row["predicted"], row["standard_error"]]
-    return [row["claim"], *numbers, _Raw(_MARK[row["passed"]]), row["note"]]
+    return [row["claim"], *numbers, Raw(_MARK[row["passed"]]), row["note"]]
 
 
-class _Raw(str):
+class Raw(str):
     """A cell that is MyST already."""
 
 
@@ -112,48 +111,13 @@ def _made_with(record: dict) -> list[str]:
     return [*lines, ""]
 
 
-def benchmark_page(name: str, record: dict) -> str:
-    """The page of a benchmark: whatever numbers its file has, machine included."""
-    lines = [f"# {escape(name)}", ""]
-    if "passed" in record:
-        lines += [f"**Result:** the claim {'held' if record['passed'] else 'failed'}.", ""]
-    for key in ("claim", "what", "command"):
-        if isinstance(record.get(key), str):
-            lines += [f"`{record[key]}`" if key == "command" else escape(record[key]), ""]
-    for key, value in record.items():
-        if isinstance(value, list) and value and all(isinstance(v, dict) for v in value):
-            header = list(dict.fromkeys(k for v in value for k in v))
-            rows = [[_flat(v.get(k)) for k in header] for v in value]
-            lines += [f"## {escape(key)}", "", *table([escape(h) for h in header], rows), ""]
-        elif isinstance(value, dict) and key != "tables":
-            lines += [
-                f"## {escape(key)}",
-                "",
-                *table(["what", "value"], [[k, _flat(v)] for k, v in value.items()]),
-                "",
-            ]
-        elif isinstance(value, dict):
-            for title, part in value.items():
-                lines += benchmark_page(title, {"rows": part})[2:].splitlines() if part else []
-    return "\n".join(lines) + "\n"
-
-
-def _flat(value):
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else value
-
-
 def write(app) -> None:
-    """Write a page for every study and every benchmark that has results."""
+    """Write a page for every study that has results."""
     studies = {}
     for path in sorted(RESULTS.glob("*.json")):
         record = json.loads(path.read_text(encoding="utf-8"))
         studies[FOLDER / f"{path.stem}.md"] = study_page(record, path.with_suffix(".svg").exists())
     write_changed(FOLDER, studies)
-    measured = {}
-    for path in sorted((RESULTS / "benchmarks").glob("*.json")):
-        record = json.loads(path.read_text(encoding="utf-8"))
-        measured[BENCHMARKS / f"{path.stem}.md"] = benchmark_page(path.stem, record)
-    write_changed(BENCHMARKS, measured)
 
 
 class Overview(SphinxDirective):
@@ -170,7 +134,7 @@ class Overview(SphinxDirective):
         for path in sorted(self.results.glob("*.json")):
             page = f"/_generated/{self.pages}/{path.stem}"
             record = json.loads(path.read_text(encoding="utf-8"))
-            rows.append([_Raw(f"[{escape(path.stem)}]({page}.md)"), *_outcome(record)])
+            rows.append([Raw(f"[{escape(path.stem)}]({page}.md)"), *_outcome(record)])
             pages.append(page)
         if not rows:
             return self.parse_text_to_nodes(self.none)
@@ -179,14 +143,6 @@ class Overview(SphinxDirective):
             *("", "```{toctree}", ":hidden:", "", *pages, "```"),
         ]
         return self.parse_text_to_nodes("\n".join(lines))
-
-
-class Benchmarks(Overview):
-    """The same of the benchmarks."""
-
-    results = RESULTS / "benchmarks"
-    pages = "benchmarks"
-    none = "No benchmark was measured here yet."
 
 
 def _outcome(record: dict) -> list[str]:
@@ -199,6 +155,5 @@ def _outcome(record: dict) -> list[str]:
 
 def setup(app):
     app.add_directive("studies", Overview)
-    app.add_directive("benchmarks", Benchmarks)
     app.connect("builder-inited", write)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -7,9 +7,11 @@ those that do not lie flat, are gathered into buffers that stay in the cache, wo
 and copied back.
 """
 
+import os
 import shutil
 import sys
 import sysconfig
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
@@ -42,9 +44,53 @@ def compiler_missing() -> str:
 
 @cache
 def compiled(function: Callable) -> Callable:
-    """The function of flat tensors, compiled once for all sizes."""
+    """The function of flat tensors, compiled once for all sizes; as it is where that fails.
+
+    A failure is said once. Nothing is written by then: a graph is compiled before it runs.
+    """
     options = OPTIONS if compiler_missing() == "" else None
-    return torch.compile(function, dynamic=True, fullgraph=True, options=options)
+    loop: Callable | None = None
+
+    def call(*arguments: Tensor) -> Tensor | None:
+        nonlocal loop
+        try:
+            loop = loop or torch.compile(function, dynamic=True, fullgraph=True, options=options)
+            return loop(*arguments)
+        except (RuntimeError, ImportError, OSError) as error:
+            if loop is function or not _is_of_compiler(error):
+                raise
+            loop = function
+            _say_once(_why(error))
+        return function(*arguments)
+
+    return call
+
+
+def _is_of_compiler(error: Exception) -> bool:
+    """Whether it was compiling that failed, or its cache; a RuntimeError may be anything's."""
+    if isinstance(error, ImportError | OSError):
+        return True
+    from torch._dynamo.exc import TorchDynamoException  # slow to import, and imported by now
+
+    return isinstance(error, TorchDynamoException)
+
+
+def _why(error: Exception) -> str:
+    cause = getattr(error, "inner_exception", error)  # of torch's own
+    first = (str(cause).strip().splitlines() or [""])[0]
+    return f"{type(cause).__name__}: {first[:300]}"
+
+
+@cache
+def _say_once(reason: str) -> None:
+    place = os.environ.get("TORCHINDUCTOR_CACHE_DIR", "in the folder of temporary files")
+    warnings.warn(
+        f"a step could not be compiled, and runs uncompiled from here on, which is slow ({reason})."
+        f" A compile that was killed leaves files that are too short: empty torch.compile's cache, "
+        f"{place}; or set TORCHINDUCTOR_CACHE_DIR to a folder that can be written.",
+        RuntimeWarning,
+        stacklevel=3,
+    )
 
 
 def call_flat(
@@ -83,10 +129,11 @@ def call_flat(
 
 def lie_alike(first: Tensor, *others: Tensor) -> bool:
     """Whether tensors have one shape and one order in memory, without gaps."""
+    shape = first.shape
+    if first.is_contiguous():  # nearly always: a look for each of many tensors
+        return all(t.is_contiguous() and t.shape == shape for t in others)
     strides = first.stride()
-    return _is_dense(first) and all(
-        t.shape == first.shape and t.stride() == strides for t in others
-    )
+    return _is_dense(first) and all(t.shape == shape and t.stride() == strides for t in others)
 
 
 def _is_dense(tensor: Tensor) -> bool:

@@ -4,10 +4,16 @@ from functools import cache
 
 import pytest
 
-from deltabias.codegen.kernels import STEP_STRATEGIES, has_step, rule_programs, update_program
+from deltabias.codegen.kernels import (
+    STEP_STRATEGIES,
+    filling,
+    has_step,
+    rule_programs,
+    update_program,
+)
 from deltabias.codegen.ssa import Mutate
 from deltabias.derivation import derive
-from deltabias.rule import UpdateRule
+from deltabias.rule import BETA1, BETA2, EPS, MEAN_GRADIENT, MEAN_OF_SQUARES, Ema, UpdateRule
 from deltabias.rules import CATALOGUE, get_rule
 from deltabias.safe_form import kernel
 
@@ -25,6 +31,28 @@ def programs_of(name):
 def test_a_step_needs_known_statistics_and_an_average(name, step):
     assert has_step(get_rule(name)) == step
     assert bool(programs_of(name).steps) == step
+
+
+@pytest.mark.parametrize(
+    ("update", "step"),
+    [("m/(v**(1/3)+eps)", True), ("m/(log(1+v)+eps)", False), ("m*tanh(1/v)", False)],
+)
+def test_a_step_needs_a_corrected_form_that_is_a_quotient(update, step):
+    states = (Ema("m", MEAN_GRADIENT, BETA1), Ema("v", MEAN_OF_SQUARES, BETA2))
+    rule = UpdateRule("own", update, states, (EPS,) if "eps" in update else ())
+    assert has_step(rule) == step
+    programs = rule_programs(rule)
+    assert bool(programs.steps) == step
+    assert len(programs.updates) == 2
+
+
+def test_a_filling_function_writes_its_result_and_nothing_else():
+    pure = programs_of("adamw").updates[1]
+    filled = filling(pure)
+    assert filled.tensors == ("update", *pure.tensors)
+    assert [s.target for s in filled.statements if isinstance(s, Mutate)] == ["update"]
+    assert filled.unread() == {"update"}
+    assert not filled.results
 
 
 @pytest.mark.parametrize("name", ["adamw", "adamw_mean_of_squares"])

@@ -240,3 +240,16 @@ def test_a_name_is_not_defined_twice():
         lower("f", twice, TENSORS, SCALARS)
     with pytest.raises(GenerateError, match="'v'"):
         lower("f", [Definition("v", G + 1), Definition("b", V * W)], TENSORS, SCALARS)
+
+
+def test_an_argument_whose_old_value_nobody_wants_is_known():
+    program = Program("f", ("out", "both", "after", "x"), ())
+    code = Lowering(program)
+    code.mutate("both", "add", "x")
+    for name in ("out", "both", "after"):
+        code.mutate(name, "copy", "x")
+    code.mutate("after", "add", "x")  # reads what was copied, not what was there
+    assert program.unread() == {"out", "after"}
+    swapped = Program("f", ("out",), ())
+    Lowering(swapped).mutate("out", "copy", "out")
+    assert swapped.unread() == set()

@@ -36,22 +36,33 @@ def launch(worker: Callable, ranks: int, folder: Path, *, limit: float, **option
             process.join()
 
 
-def survivor(worker: Callable, folder: Path, *, limit: float, **options) -> int | None:
-    """Run two ranks of which the second dies; the first one's exit code, None if it hung.
+def survivors(
+    workers: dict[str, Callable], folder: Path, *, limit: float, **options
+) -> dict[str, int | None]:
+    """Run each worker on two ranks of its own, of which the second dies.
 
-    `launch` would not do: it ends the survivors as soon as one process is gone.
+    What each first one exits with, None if it hung. `launch` would not do: it ends the survivors as
+    soon as one process is gone.
     """
-    arguments = (worker, 2, str(folder), options)
     context = torch.multiprocessing.get_context("spawn")
-    processes = [context.Process(target=_enter, args=(rank, *arguments)) for rank in range(2)]
-    for process in processes:
-        process.start()
-    processes[0].join(limit)
-    for process in processes:
+    processes = {}
+    for name, worker in workers.items():
+        (folder / name).mkdir(exist_ok=True)
+        arguments = (worker, 2, str(folder / name), options)
+        processes[name] = [
+            context.Process(target=_enter, args=(rank, *arguments)) for rank in range(2)
+        ]
+        for process in processes[name]:
+            process.start()
+    deadline = time.monotonic() + limit
+    for first, _ in processes.values():
+        first.join(max(0.1, deadline - time.monotonic()))
+    for process in (p for pair in processes.values() for p in pair):
         if process.is_alive():
             process.kill()
         process.join()
-    return processes[0].exitcode if processes[0].exitcode != -signal.SIGKILL else None
+    codes = {name: first.exitcode for name, (first, _) in processes.items()}
+    return {name: None if code == -signal.SIGKILL else code for name, code in codes.items()}
 
 
 def torchrun(script: Path, *arguments: str, ranks: int, limit: float) -> str:

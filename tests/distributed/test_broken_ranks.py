@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-from tests.distributed.launch import survivor
+from tests.distributed.launch import survivors
 from torch import nn
 
 from deltabias.microbatch import MicrobatchStats, RankLost, check_agreement
@@ -34,6 +34,27 @@ def test_every_rank_is_told_what_one_of_them_has_otherwise(four):
         assert len(seen["disagree"]) == len(about)
         for said, expected in zip(seen["disagree"], about, strict=True):
             assert expected in said
+
+
+def test_options_of_the_fast_path_are_compared_before_the_first_step(four_with_shares):
+    about = [
+        "about every: rank 0 has 2, rank 2 has 3 (1 of 4 ranks",
+        "about AdamW, group 0, storage: rank 0 has 'bfloat16', rank 2 has 'int8'",
+        "about AdamW, group 0, correction: rank 0 has 'delta', rank 2 has 'closed_form'",
+        # all digits, though a tensor prints four of them
+        "about AdamW, group 0, lr: rank 0 has 0.10000000149011612, rank 2 has 0.1000000983476638",
+        "about step of the cycle: rank 0 has 0, rank 2 has 1",
+        "about block_size: rank 0 has 3, rank 2 has 2",
+    ]
+    for seen in four_with_shares:
+        for said, expected in zip(seen["disagree"], about, strict=True):
+            assert expected in said
+
+
+def test_a_schedule_that_one_rank_runs_ahead_in_is_seen_in_that_step(four_with_shares):
+    for seen in four_with_shares:
+        for said in seen["drift"]:  # replicas, shards
+            assert "about AdamW, group 0, lr: rank 0 has 0.05, rank 1 has 0.045" in said
 
 
 def _lonely(rank: int, ranks: int, folder: Path) -> None:
@@ -78,7 +99,7 @@ def test_an_error_that_is_not_about_ranks_keeps_its_name():
 
 @pytest.mark.skipif(not dist.is_available(), reason="torch without torch.distributed")
 def test_a_rank_that_is_silent_or_dies_is_an_error_within_the_limit(tmp_path):
-    assert survivor(_lonely, tmp_path, limit=LIMIT, silence=SILENCE) == 0
+    assert survivors({"": _lonely}, tmp_path, limit=LIMIT, silence=SILENCE) == {"": 0}
     said, unchanged = torch.load(tmp_path / "said.pt", weights_only=False)
     assert list(said) == ["silent", "dead, comparison", "dead, statistics", "dead, roots"]
     for text, seconds, has_cause in said.values():

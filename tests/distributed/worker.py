@@ -268,7 +268,7 @@ def checkpoints(rank: int, meshes: dict[int, DeviceMesh], folder: Path) -> dict:
     out = {}
     for n, mesh in meshes.items():
         if n == 4 or rank < 2:
-            run = _Run(mesh)
+            run = Run(mesh)
             run.steps(FIRST)
             run.save(folder / f"from{n}")
             run.steps(LATER)
@@ -276,7 +276,7 @@ def checkpoints(rank: int, meshes: dict[int, DeviceMesh], folder: Path) -> dict:
     dist.barrier()
     for saved, resumed in ((2, 4), (4, 2)):
         if resumed == 4 or rank < 2:
-            run = _Run(meshes[resumed])
+            run = Run(meshes[resumed])
             run.load(folder / f"from{saved}")
             out["loaded", saved, resumed] = run.snapshot()
             run.steps(LATER)
@@ -285,15 +285,15 @@ def checkpoints(rank: int, meshes: dict[int, DeviceMesh], folder: Path) -> dict:
     return out
 
 
-class _Run:
+class Run:
     """FSDP2 with AdamW on a mesh."""
 
-    def __init__(self, mesh: DeviceMesh) -> None:
+    def __init__(self, mesh: DeviceMesh, *, every: int = 1, **options) -> None:
         self.mesh, self.net = mesh, shard(mesh)
-        self.optimizer = optimizer_of(self.net)
-        stats = MicrobatchStats(self.net.parameters())
-        self.watched = RankGradients(self.net, stats)
-        self.optimizer.attach(stats)
+        self.optimizer = optimizer_of(self.net, **options)
+        self.stats = MicrobatchStats(self.net.parameters(), every=every)
+        self.watched = RankGradients(self.net, self.stats)
+        self.optimizer.attach(self.stats)
 
     def steps(self, steps: range) -> None:
         for step in steps:

@@ -9,7 +9,8 @@ from types import ModuleType
 import pytest
 
 needs_sphinx = pytest.mark.skipif(find_spec("sphinx") is None, reason="no sphinx")
-EXTENSIONS = ("assets", "docstrings", "api_pages", "study_pages", "proof_pages", "diagnoses")
+EXTENSIONS = ("assets", "docstrings", "api_pages", "study_pages", "benchmark_pages",
+              "benchmark_figures", "proof_pages", "diagnoses")  # fmt: skip
 
 
 @needs_sphinx
@@ -80,15 +81,6 @@ def test_a_study_page_shows_what_failed_first_and_every_number():
     assert "3.25" in text
     assert r"A\|b holds" in text
     assert "1 claims held, 1 failed" in text
-
-
-@needs_sphinx
-def test_benchmarks_show_whatever_numbers_their_file_has():
-    import study_pages
-
-    text = study_pages.benchmark_page("cpu", {"machine": {"cpu": "X"}, "rows": [{"ratio": 1.19}]})
-    assert "1.19" in text
-    assert "| cpu | X |" in text
 
 
 @needs_sphinx

@@ -66,6 +66,20 @@ def test_every_study_and_every_file_of_the_theory_has_a_page(site):
         assert (site / "_generated" / "proofs" / f"{path.stem}.html").exists()
 
 
+def test_every_benchmark_has_a_page_and_every_figure_stands_in_both_shades_with_words(site):
+    import benchmark_pages
+
+    measured = benchmark_pages.records()
+    for name in measured:
+        assert (site / "_generated" / "benchmarks" / f"{name}.html").exists()
+    text = (site / "benchmarks.html").read_text(encoding="utf-8")
+    images = re.findall(r'<img alt="([^"]+)"[^>]*src="[^"]*?([\w-]+)\.svg"', text)
+    shown = {name for words, name in images if any(c.isdigit() for c in words)}
+    for name in benchmark_pages.FIGURES:
+        if benchmark_pages.shown(name, measured):
+            assert {f"{name}-light", f"{name}-dark"} <= shown
+
+
 def test_no_link_inside_the_site_is_dead(pages):
     dead = [
         f"{p.name}: {link}" for p in pages for link in pages[p].links if not alive(p, link, pages)

@@ -18,6 +18,7 @@ FORMS = {
     "means": (AdamW, {"second_moment": "mean_of_squares"}),
     "shares": (AdamW, {"storage": "int8", "every": 3}),
     "factor": (AdamW, {"storage": "bfloat16", "every": 3, "correction": "closed_form"}),
+    "rmsprop_shares": (RMSprop, {"storage": "int8", "every": 3}),
     "rmsprop": (RMSprop, {"alpha": 0.95, "weight_decay": 0.1}),
 }
 

@@ -41,17 +41,20 @@ RANGES = [
           second_moment="mean") for k in (AdamW, RMSprop)],
     *[row(k, r"nonfinite='warn' is not known; use one of 'raise', 'skip', 'ignore'",
           nonfinite="warn") for k in ALL],
+    *[row(k, f"{f}=True says how fused=True computes on a CUDA device", **{f: True})
+      for k in ALL for f in ("exact", "stochastic_rounding")],
+    *[row(k, r"seed=.* is not a seed; pass an integer in \[0, 2\*\*31\)", seed=seed)
+      for k in ALL for seed in (-1, 2**31, 1.0, True)],
     *[row(AdamW, f"correction='{c}' is for second_moment='square_of_mean'".replace("+", r"\+"),
           correction=c, second_moment="mean_of_squares")
       for c in ("closed_form", "cross_fit", "cross_fit+delta")],
 ]  # fmt: skip
 FLAGS = [
     *[row(AdamW, rf"AdamW\({f}=True\) is not supported", **{f: True})
-      for f in ("amsgrad", "capturable", "differentiable")],
+      for f in ("amsgrad", "differentiable")],
     *[row(RMSprop, rf"RMSprop\({f}=True\) is not supported", **{f: True})
-      for f in ("centered", "capturable", "differentiable")],
+      for f in ("centered", "differentiable")],
     row(RMSprop, r"RMSprop\(momentum=0.9\) is not supported", momentum=0.9),
-    row(SophiaG, r"SophiaG\(capturable=True\) is not supported", capturable=True),
 ]  # fmt: skip
 
 

@@ -18,9 +18,10 @@ import pytest
 import torch
 
 from deltabias.generated import inverse_root_3, inverse_root_4
-from deltabias.optim import kronecker
+from deltabias.optim import kronecker, kronecker_second
 from deltabias.optim.kronecker import Side
-from deltabias.optim.kronecker_step import Options, Sample, finish, prepare, state_shapes
+from deltabias.optim.kronecker_states import Options, state_shapes
+from deltabias.optim.kronecker_step import Sample, finish, prepare
 from deltabias.optim.tracked_spread import Deviations
 
 ROWS, COLUMNS, MICROBATCHES = 4, 6, 4
@@ -147,7 +148,7 @@ def _truth(law: Law, second_moment: str, option: Options, state, step: int):
     linear = left @ (momentum - law.mean) @ right
     for name, side in sides.items():
         error = state[name] / (1 - option.beta2**step) - mean[name]
-        slope = side.derivative(side.rotate(error[None]))[0]
+        slope = side.basis @ side.orders(side.rotate(error[None]))[0][0] @ side.basis.mT
         linear = linear + (slope @ law.mean @ right if name == "left" else left @ law.mean @ slope)
     return left @ law.mean @ right, linear
 
@@ -196,8 +197,16 @@ def test_the_kernels_of_a_wrong_root_are_rejected(monkeypatch):
 
     wrong = SimpleNamespace(**{**vars(inverse_root_4), "second_order": second_order})
     monkeypatch.setitem(kronecker.KERNELS, Fraction(4), wrong)
+    monkeypatch.delitem(kronecker_second.CHAINS, Fraction(4))  # so that they are asked
     *how, noise = CASES["square_of_mean-history"]
     assert rejected(*simulate(*how, noise=noise).remaining())
+
+
+def test_a_spread_measured_at_refreshes_alone_removes_the_bias_there():
+    *how, noise = CASES["square_of_mean-history"]
+    found = simulate(*how, noise=noise, refresh=5, spread_every=5, steps=(31, 41, 51))
+    assert accepted(*found.remaining()), found.remaining()
+    assert rejected(*found.remaining(0.5))
 
 
 @pytest.mark.parametrize("mode", ["diagonal", "eigenvalue_only"])

@@ -371,7 +371,7 @@ def test_corrected_preconditioners_are_positive_definite_whatever_the_spread():
     side = Side.decompose(factor @ factor.mT, 1e-6, Fraction(4), "the left factor")
     for size in (1e-3, 1.0, 1e3):
         deviations = size * draw((6, 3, 5, 5), gen)
-        inversion = side.relative_inversion(side.rotate(deviations + deviations.mT))
+        _, inversion = side.orders(side.rotate(deviations + deviations.mT))
         eigenvalues = torch.linalg.eigvalsh(side.corrected(inversion).inverse_root)
         assert (eigenvalues > 0).all()
         assert (eigenvalues <= torch.linalg.eigvalsh(side.plug_in()) * (1 + 1e-9)).all()

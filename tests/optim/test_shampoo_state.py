@@ -15,6 +15,7 @@ CASES = [
     {"correction": "plug_in"},
     {"correction": "full"},
     {"correction": "full", "refresh": 3},
+    {"correction": "full", "refresh": 4, "spread_every": 2},
     {"correction": "full", "sides": "right", "memory": "sum", "refresh": 2},
     {"correction": "diagonal", "refresh": 3, "grafting": "adam"},
     {"correction": "eigenvalue_only", "root": "4/3"},

@@ -2,6 +2,8 @@
 
 collect_ignore = [
     "interpreted.py",
+    "optimizers.py",
+    "own_rules.py",
     "ptx.py",
     "twins.py",
 ]  # programs of the tests, which import triton

@@ -7,11 +7,11 @@ thresholds are in test_values.py.
 import json
 import sys
 from functools import partial
-from unittest import mock
 
 import numpy as np
 import torch
 import triton.language as tl
+from tests.triton.optimizers import COUNTED, SENT, rounded_at_random, through_the_optimizer
 from tests.triton.twins import (
     GIVEN,
     HYPERS,
@@ -26,8 +26,6 @@ from tests.triton.twins import (
 )
 from triton.runtime import interpreter
 
-from deltabias.microbatch import MicrobatchStats
-from deltabias.optim import AdamW, averaged, fused
 from deltabias.optim.triton_step import DEFAULTS, run_triton, triton_module
 
 
@@ -239,53 +237,6 @@ def dithered():
     return results
 
 
-def trained(fused, **options):
-    """Two parameters after five steps of four microbatches of a noisy quadratic."""
-    generator = torch.Generator().manual_seed(7)
-    params = [torch.nn.Parameter(torch.ones(n)) for n in (33, 1100)]
-    every = options.pop("every", 1)
-    optimizer = AdamW(params, lr=0.01, fused=fused, maximize=True, weight_decay=0.1, **options)
-    stats = MicrobatchStats(params, moments=4, every=every)
-    optimizer.attach(stats)
-    for _ in range(5):
-        optimizer.zero_grad()
-        for _ in range(4):
-            with stats.microbatch():
-                for p in params:
-                    (torch.randn(p.shape, generator=generator) * p).sum().backward()
-        optimizer.step()
-    return params
-
-
-def through_the_optimizer():
-    """The largest difference of a parameter, with and without Triton, by option."""
-    differences = {}
-    for name, options in OPTIMIZERS.items():
-        with mock.patch.object(averaged, "run_fused", as_on_cuda):
-            ours = trained(True, **options)
-        plain = trained(False, **options)
-        differences[name] = max(
-            float((a - b).abs().max()) for a, b in zip(ours, plain, strict=True)
-        )
-    return differences
-
-
-def as_on_cuda(module, step, tensors, scalars, *, weight_decay, say_once):
-    """What `run_fused` does with tensors on a CUDA device."""
-    SENT.append(step)
-    fused._on_cuda(module, step, tensors, scalars, weight_decay)
-
-
-SENT = []
-OPTIMIZERS = {
-    "delta": {},
-    "closed_form": {"correction": "closed_form"},
-    "mean_of_squares": {"second_moment": "mean_of_squares"},
-    "delta_int8": {"storage": "int8", "every": 2},
-    "closed_form_bf16": {"correction": "closed_form", "storage": "bfloat16", "every": 2},
-}
-
-
 def refused(change):
     """The text of the error for a step with something wrong, and whether anything moved."""
     row = draw(triton_module("adamw").STEPS["step_plug_in"]["tensors"], (4, 4), 0)
@@ -328,7 +279,8 @@ def measure():
         "bf16": delta(dtype=torch.bfloat16),
         "fp16": delta(dtype=torch.float16),
         "codes": sum(
-            compare("adamw", f"step_{strategy}_{kind}", edit=as_codes)
+            compare(rule, f"step_{strategy}_{kind}", edit=as_codes)
+            for rule in ("adamw", "rmsprop")
             for strategy in ("delta", "closed_form")
             for kind in ("spaced", "held")
         ),
@@ -351,6 +303,8 @@ def measure():
         "backward": backward_after_a_step(),
         "optimizer": through_the_optimizer(),
         "sent": sorted(set(SENT)),
+        "counted": sum(COUNTED),
+        "rounded_at_random": rounded_at_random(),
         "refusals": {name: refused(change) for name, change in REFUSALS.items()},
     }
     return results

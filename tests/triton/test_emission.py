@@ -1,6 +1,7 @@
 """What the Triton printer prints, and what it refuses to print."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -48,13 +49,15 @@ def test_adam_s_kernels_are_adamw_s():
     assert bodies[0] == bodies[1]
 
 
-def test_a_rule_without_a_step_has_no_kernel():
-    assert emit_triton(get_rule("inverse")) is None
+def test_a_rule_without_a_step_has_kernels_of_its_updates_and_only_if_asked():
+    assert "STEPS = {}" in emit_triton(get_rule("inverse"))
+    asked = emit_triton(get_rule("inverse"), updates=True)
+    assert re.findall(r"def (\w+)_kernel", asked) == ["plug_in_update", "corrected_update"]
 
 
-def test_an_operation_that_is_not_exact_has_no_place_in_the_table():
-    with pytest.raises(GenerateError, match="tanh has no Triton operation in the table; known"):
-        block_lines(lowered("tanh(x)"))
+def test_an_operation_without_an_instruction_has_no_place_in_the_table():
+    with pytest.raises(GenerateError, match="atan has no Triton operation in the table; known"):
+        block_lines(lowered("atan(x)"))
     with pytest.raises(GenerateError, match="atan of scalars has no Triton operation"):
         double_lines(lowered("atan(s)").statements)
 

@@ -72,26 +72,27 @@ def test_adamw_moves_each_tensor_once_in_sixteen_bytes_and_keeps_ieee(step, read
     check_exact(step_ptx("adamw", step, EXACT=True), (read, written), fused)
 
 
+KEPT = ("noise_kept", "skewness_kept", "inversion_kept")
 HELD = [
     # step, types of what is remembered, bytes read: always 12 are written
     ("step_closed_form_held", {}, 20),
-    ("step_delta_held", {"coupling_kept": tl.bfloat16, "inversion_kept": tl.bfloat16}, 20),
-    ("step_delta_held", {}, 24),
+    ("step_delta_held", dict.fromkeys(KEPT, tl.bfloat16), 22),
+    ("step_delta_held", {}, 28),
 ]
 
 
 @pytest.mark.parametrize("capability", [80, 90, 100])
 @pytest.mark.parametrize(("step", "kinds", "read"), HELD, ids=["closed_form", "bf16", "fp32"])
-def test_a_step_between_statistics_reads_20_bytes_and_writes_12(step, kinds, read, capability):
+def test_a_step_between_statistics_reads_it_all_once_and_writes_12(step, kinds, read, capability):
     ptx = step_ptx("adamw", step, capability, kinds, EXACT=True)
     check_exact(ptx, (read, 12), fused=2)  # the averages' two; nothing is tracked
     assert assembled(ptx)[0] == 0
 
 
 def test_codes_of_eight_bits_are_read_eight_at_a_time():
-    kinds = {"coupling_kept": tl.int8, "inversion_kept": tl.uint8}
+    kinds = {"noise_kept": tl.uint8, "skewness_kept": tl.int8, "inversion_kept": tl.uint8}
     found = count(step_ptx("adamw", "step_delta_held", kinds=kinds))
-    assert (found.read, found.written, found.narrowest) == (18, 12, 8)
+    assert (found.read, found.written, found.narrowest) == (19, 12, 8)
 
 
 @pytest.mark.parametrize("capability", [80, 100])
@@ -105,7 +106,9 @@ def test_other_architectures_move_the_same(step, capability):
     "rule", ["adamw_mean_of_squares", "rmsprop", "rmsprop_mean_of_squares", "sophia_g"]
 )
 def test_every_rule_moves_each_tensor_once(rule):
-    for step in triton_module(rule).STEPS:
+    # those with an eager function; spaced and held steps are counted for adamw, above
+    plain = importlib.import_module(f"deltabias.generated.{rule}")
+    for step in [s for s in triton_module(rule).STEPS if hasattr(plain, s)]:
         ptx = step_ptx(rule, step, EXACT=True)
         check_exact(ptx, expected_bytes(rule, step), expected_fused(rule, step))
         assert assembled(ptx)[0] == 0, step

@@ -34,7 +34,8 @@ STEPS = [
     if function.startswith("step_") and not function.endswith("_foreach")
 ]
 STEPS += [
-    f"adamw.step_{strategy}_{kind}"
+    f"{rule}.step_{strategy}_{kind}"
+    for rule in ("adamw", "rmsprop")
     for strategy in ("delta", "closed_form")
     for kind in ("spaced", "held")
 ]
@@ -123,11 +124,31 @@ def test_a_step_whose_scalars_stay_on_the_device_is_the_same(bits, case):
 
 
 @pytest.mark.parametrize(
-    "options", ["delta", "closed_form", "mean_of_squares", "delta_int8", "closed_form_bf16"]
+    "options",
+    [
+        "delta",
+        "closed_form",
+        "mean_of_squares",
+        "delta_int8",
+        "closed_form_bf16",
+        "rmsprop",
+        "rmsprop_int8",
+    ],
 )
 def test_an_optimizer_takes_the_same_steps_through_triton(measured, options):
     # parameters near 1 after five steps of 0.01; the plain optimizer rounds a few times more
     assert measured["optimizer"][options] < 2e-6
+
+
+@pytest.mark.parametrize("options", ["delta", "closed_form", "means", "rmsprop"])
+def test_a_capturable_one_takes_them_from_counts_on_the_device(measured, options):
+    assert measured["optimizer"][f"captured_{options}"] < 2e-6
+    assert measured["counted"] == 5 * 5  # steps of the capturable ones, and of no other
+
+
+@pytest.mark.parametrize("options", ["delta", "none", "means", "rmsprop", "captured"])
+def test_an_exact_one_takes_them_bit_for_bit(bits, options):
+    assert bits["optimizer"][f"exact_{options}"] == 0
 
 
 def test_autograd_sees_that_a_step_changed_the_parameter(measured):
@@ -136,7 +157,10 @@ def test_autograd_sees_that_a_step_changed_the_parameter(measured):
 
 def test_the_optimizers_went_through_triton(measured):
     corrected = {f"step_{s}{k}" for s in ("delta", "closed_form") for k in ("", "_held", "_spaced")}
-    assert set(measured["sent"]) == corrected
+    assert set(measured["sent"]) == {
+        *corrected,
+        "step_plug_in",
+    }  # the exact one without a correction
 
 
 def test_rounding_at_random_has_the_right_mean(measured):
@@ -154,6 +178,21 @@ def test_rounding_at_random_repeats_with_its_seed_and_step_and_not_without(measu
     assert seen["repeats"]
     assert abs(seen["other_seed_agrees"] - alike) < 0.02
     assert abs(seen["other_step_agrees"] - alike) < 0.02
+
+
+def test_an_optimizer_that_rounds_at_random_goes_where_exact_arithmetic_goes(measured):
+    # bf16 next to 1 has steps of 2^-8 and 2^-7, and five updates of 0.001 make no half of one
+    seen = measured["rounded_at_random"]
+    assert seen["nearest"] == seen["move"] > 1e-3
+    assert abs(seen["drift"]) < 5 * seen["deviation"] < 0.2 * seen["move"]
+
+
+def test_its_seed_and_its_checkpoint_settle_every_bit_and_groups_differ(measured):
+    seen = measured["rounded_at_random"]
+    assert seen["repeats"]
+    assert seen["resumes"]  # the seed too is the checkpoint's
+    assert not seen["other_seed"]
+    assert not seen["groups_alike"]
 
 
 @pytest.mark.parametrize(

@@ -106,7 +106,7 @@ def as_codes(row):
     """Shares in eight bits: signed where they have a sign."""
     for name in row:
         if name in CODED:
-            unsigned = name in ("noise_share_kept", "inversion_kept")
+            unsigned = name in ("noise_share_kept", "noise_kept", "inversion_kept")
             kind = torch.uint8 if unsigned else torch.int8
             row[name] = CODES["_encoded"](row[name], CODED[name], torch.empty(0, dtype=kind)).to(
                 kind

@@ -6,6 +6,7 @@
 BENCHMARKS = (
     "cpu_step",
     "training_step",
+    "growth",
     "memory",
     "monte_carlo",
     "rivals",

@@ -6,7 +6,7 @@ those ratios: a time alone says as much about the machine as about the code.
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -63,6 +63,23 @@ def interleaved(
     return times
 
 
+def middle(found: Sequence[float], name: str) -> dict[str, float]:
+    """The median, under a name, the middle half about it, and how many there were.
+
+    Examples
+    --------
+    >>> middle([1.0, 2.0, 4.0], "ratio")
+    {'ratio': 2.0, 'low': 1.0, 'high': 4.0, 'rounds': 3}
+    """
+    low, median, high = statistics.quantiles(found, n=4)
+    return {
+        name: round(median, 4),
+        "low": round(low, 4),
+        "high": round(high, 4),
+        "rounds": len(found),
+    }
+
+
 def ratio(times: Times, name: str, base: str) -> dict[str, float]:
     """The median of name over base within a round, and the middle half of it.
 
@@ -72,11 +89,5 @@ def ratio(times: Times, name: str, base: str) -> dict[str, float]:
     2.0
     """
     found = [a / b for a, b in zip(times[name], times[base], strict=True)]
-    low, middle, high = statistics.quantiles(found, n=4)
-    return {
-        "ratio": round(middle, 4),
-        "low": round(low, 4),
-        "high": round(high, 4),
-        "rounds": len(found),
-        "milliseconds": round(1e3 * statistics.median(times[name]), 4),
-    }
+    milliseconds = round(1e3 * statistics.median(times[name]), 4)
+    return {**middle(found, "ratio"), "milliseconds": milliseconds}

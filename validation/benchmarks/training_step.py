@@ -3,10 +3,18 @@
 Plain is torch's fused AdamW on accumulated gradients. Next to ours run what the same aim costs
 otherwise: a leave-one-out, whose m folds need every microbatch's gradient a second time, and a
 jackknife of the update, which needs the same second pass. Both are written here as plainly as
-they can be; their arithmetic is a few passes over memory for each microbatch.
+they can be; their arithmetic is a few passes over memory for each microbatch. They are timed at
+one size of microbatch only.
+
+What a correction adds does not depend on the tokens, what forward and backward take does: 256 to
+4096 tokens a microbatch, in sequences of 64 bytes. What would take longer than its budget for
+five rounds, judged by one plain step, is left out by name.
+
+    python -m validation.benchmarks training_step
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,7 +24,7 @@ from deltabias.demo.transformer import ByteTransformer, build
 from deltabias.microbatch import MicrobatchStats
 from deltabias.one_pass import compiler_missing
 from deltabias.optim import AdamW
-from validation.benchmarks.pairs import interleaved, ratio
+from validation.benchmarks.pairs import FEWEST, interleaved, ratio, seconds
 
 CLAIM = (
     "the default correction, delta, adds <= 5 % to a training step of 1 M and of 30 M parameters "
@@ -25,10 +33,18 @@ CLAIM = (
 PACKAGES = ()
 MICROBATCHES, EVERY, CONTEXT = 8, 16, 64
 SHAPES = {
-    "1 M": ({"width": 128, "blocks": 5, "heads": 4}, 8),
-    "30 M": ({"width": 512, "blocks": 9, "heads": 8}, 4),
+    "1 M": {"width": 128, "blocks": 5, "heads": 4},
+    "30 M": {"width": 512, "blocks": 9, "heads": 8},
 }
-"""Widths, and sequences of 64 bytes in a microbatch."""
+TOKENS = {"1 M": (256, 512, 1024, 4096), "30 M": (256, 1024, 4096)}
+"""In a microbatch."""
+
+WITH_SECOND_PASSES = {"1 M": 512, "30 M": 256}
+"""Tokens at which what needs a second pass is timed too."""
+
+MOST_ADDED = 1.05
+BUDGET = 600.0
+"""Seconds for a model and a number of tokens."""
 
 BETAS, EPS, LR = (0.9, 0.95), 1e-8, 1e-4
 Call = Callable[[], Any]
@@ -133,37 +149,61 @@ def two_passes(run: Run, *, jackknife: bool) -> Call:
     return step
 
 
-def contenders(shape: dict[str, int], sequences: int) -> dict[str, Call]:
+MAKES: dict[str, Callable[[Run], Call]] = {
+    "plain": plain,
+    "delta": ours,
+    "delta int8, looking": partial(ours, storage="int8"),
+    "delta int8, between": partial(ours, storage="int8", looks=False),
+    "leave-one-out": partial(two_passes, jackknife=False),
+    "jackknife": partial(two_passes, jackknife=True),
+}
+SECOND_PASSES = ("leave-one-out", "jackknife")
+
+
+def contenders(shape: dict[str, int], sequences: int, names: Iterable[str]) -> dict[str, Call]:
     """Each with a model of its own."""
-
-    def run() -> Run:
-        return Run(shape, sequences)
-
-    return {
-        "plain": plain(run()),
-        "delta": ours(run()),
-        "delta int8, looking": ours(run(), storage="int8"),
-        "delta int8, between": ours(run(), storage="int8", looks=False),
-        "leave-one-out": two_passes(run(), jackknife=False),
-        "jackknife": two_passes(run(), jackknife=True),
-    }
+    return {name: MAKES[name](Run(shape, sequences)) for name in names}
 
 
-def rows(sizes: tuple[str, ...] = tuple(SHAPES)) -> Iterator[dict[str, Any]]:
-    """Both models."""
-    for size in sizes:
-        shape, sequences = SHAPES[size]
-        times = interleaved(contenders(shape, sequences), rounds=15, limit=60.0, warm=1)
-        name = f"delta int8, every={EVERY}"
-        pairs = zip(times["delta int8, looking"], times["delta int8, between"], strict=True)
-        times[name] = [(a + (EVERY - 1) * b) / EVERY for a, b in pairs]
-        parameters = sum(p.numel() for p in build(0, context=CONTEXT, **shape).parameters())
-        for step in times:
-            found = ratio(times, step, "plain")
-            claim = (
-                {"limit": 1.05, "passed": found["ratio"] <= 1.05} if step in ("delta", name) else {}
-            )
-            tokens = MICROBATCHES * sequences * CONTEXT
-            yield {"model": size, "parameters": parameters, "tokens": tokens, "step": step} | (
-                found | claim
-            )
+def names_at(model: str, tokens: int) -> list[str]:
+    """Those that are timed with so many tokens in a microbatch."""
+    whole = tokens == WITH_SECOND_PASSES[model]
+    return [name for name in MAKES if whole or name not in SECOND_PASSES]
+
+
+def about_seconds(model: str, sequences: int) -> float:
+    """Of a plain step, from one with few tokens: these take most of the time, each alike."""
+    few = TOKENS[model][0] // CONTEXT
+    step = plain(Run(SHAPES[model], few))
+    step()
+    return seconds(step) * sequences / few
+
+
+def rows(
+    models: tuple[str, ...] = tuple(SHAPES), budget: float = BUDGET, most_rounds: int = 11
+) -> Iterator[dict[str, Any]]:
+    """Every model at every number of tokens, smallest first."""
+    for model in models:
+        for tokens in TOKENS[model]:
+            yield from at(model, tokens, budget, most_rounds)
+
+
+def at(model: str, tokens: int, budget: float, most_rounds: int) -> Iterator[dict[str, Any]]:
+    """One model, one number of tokens in a microbatch."""
+    about = {"model": model, "tokens_a_microbatch": tokens}
+    names, sequences = names_at(model, tokens), tokens // CONTEXT
+    a_round = len(names) * about_seconds(model, sequences)
+    needed = (FEWEST + 1) * a_round
+    if needed > budget:
+        yield about | {"left_out": f"about {needed:.0f} s, more than the {budget:.0f} s for a row"}
+        return
+    about["parameters"] = sum(p.numel() for p in Run(SHAPES[model], 1).params)
+    calls = contenders(SHAPES[model], sequences, names)
+    times = interleaved(calls, rounds=most_rounds, limit=budget - 2 * a_round, warm=1)
+    cycle = f"delta int8, every={EVERY}"
+    pairs = zip(times["delta int8, looking"], times["delta int8, between"], strict=True)
+    times[cycle] = [(a + (EVERY - 1) * b) / EVERY for a, b in pairs]
+    for step in times:
+        found = ratio(times, step, "plain")
+        claim = {"limit": MOST_ADDED, "passed": found["ratio"] <= MOST_ADDED}
+        yield about | {"step": step} | found | (claim if step in ("delta", cycle) else {})

@@ -22,6 +22,14 @@ OUT = "build"
     type=click.Path(path_type=Path),
     help=f"Directory for one rule's files [default: {OUT}].",
 )
+@click.option(
+    "--backend",
+    "backends",
+    multiple=True,
+    type=click.Choice(["compiled", "triton"]),
+    help="Besides eager and foreach functions, for one rule of scalars: a module for torch.compile "
+    "or of Triton kernels, and its test. May be given twice.",
+)
 @click.option("--check", is_flag=True, help="Write nothing; exit with 1 if a file has drifted.")
 @click.option("--json", "as_json", is_flag=True)
 def generate(
@@ -29,6 +37,7 @@ def generate(
     name: str | None,
     hypers: tuple[str, ...],
     out: Path | None,
+    backends: tuple[str, ...],
     check: bool,
     as_json: bool,
 ) -> None:
@@ -37,13 +46,15 @@ def generate(
     Without RULE: the whole catalogue, into the deltabias project that the current directory is in.
     """
     if rule is None:
-        for option, value in (("--name", name), ("--hyper", hypers), ("--out", out)):
+        given = {"--name": name, "--hyper": hypers, "--out": out, "--backend": backends}
+        for option, value in given.items():
             if value:
                 raise click.UsageError(f"{option} needs a RULE; without one the catalogue is made.")
         root = project_root(Path.cwd())
         result = _check_catalogue(root) if check else _write_catalogue(root)
     else:
-        result = _one_rule(rule, name, declared(parse_hypers(hypers)), out or Path(OUT), check)
+        declared_hypers = declared(parse_hypers(hypers))
+        result = _one_rule(rule, name, declared_hypers, out or Path(OUT), backends, check)
     if as_json:
         echo_json(result)
     else:
@@ -102,7 +113,12 @@ def _write_catalogue(root: Path) -> dict:
 
 
 def _one_rule(
-    text: str, name: str | None, hypers: dict[str, float], out: Path, check: bool
+    text: str,
+    name: str | None,
+    hypers: dict[str, float],
+    out: Path,
+    backends: tuple[str, ...],
+    check: bool,
 ) -> dict:
     from deltabias.codegen.sync import write_rule
     from deltabias.rule_file import resolve_rule
@@ -111,14 +127,15 @@ def _one_rule(
     if name is not None and rule.name != name:
         raise GenerateError(f"--name {name} is for typed rules; {text!r} is named {rule.name!r}.")
     if not check:
-        written = write_rule(rule, out)
+        written = write_rule(rule, out, backends)
         return _result(len(written), written, [], "")
     with tempfile.TemporaryDirectory() as folder:
-        fresh = write_rule(rule, Path(folder))
+        fresh = write_rule(rule, Path(folder), backends)
         drifts = [d for d in (_compare_one(path, out / path.name) for path in fresh) if d]
     command = ["deltabias", "generate", text, "--out", str(out)]
     command += ["--name", name] if name else []
     command += [word for pair in hypers.items() for word in ("--hyper", "{}={:g}".format(*pair))]
+    command += [word for backend in backends for word in ("--backend", backend)]
     return _result(len(fresh), [], drifts, shlex.join(command))
 
 

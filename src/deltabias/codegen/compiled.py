@@ -7,8 +7,8 @@ once, keeps new values in local names and stores them at the end, which a compil
 loop. Decoupled weight decay and the clean-up of estimates happen in that loop too.
 
 A quotient by a scalar is printed as a product with its inverse, worked out on the host, and so is
-one by a tensor that divides more than once, itself or its root: one rounding or two more than the
-plain step has there, for a division less. See `deltabias.codegen.lean` for what else is saved.
+one by a tensor that divides more than once: one rounding more than the plain step has there, for a
+division less. See `deltabias.codegen.lean` for what else is saved.
 """
 
 from collections.abc import Iterator
@@ -27,7 +27,8 @@ CODED = {
     "noise_share_kept": 4.0,
     "third_share_kept": 2.0,
     "third_mean_share_kept": 8.0,
-    "coupling_kept": 4.0,
+    "noise_kept": 1.0,
+    "skewness_kept": 0.5,
     "inversion_kept": 2.5,
     "factor_kept": 2.0,
 }
@@ -53,15 +54,16 @@ def _decoded(x: Tensor, full: float, dtype: torch.dtype) -> Tensor:
 
 
 def _encoded(value: Tensor, full: float, like: Tensor) -> Tensor:
-    """What is stored of a share: rounded to the nearest code, cut at the range."""
+    """What is stored of a share: the nearest code, cut at the range; ties go up."""
     if like.is_floating_point():
         return value
     most = torch.iinfo(like.dtype).max
-    # relu is one instruction, and so is the maximum of integers
-    code = most - torch.relu(most - (value * (most / full)).round())
-    if like.dtype == torch.uint8:
-        return torch.relu(code)
-    return code.to(torch.int32).clamp_min(-most)
+    # most - relu(most - code) is a cut above in two instructions; a float is cut towards zero,
+    # and 256 more is the same eight bits: nothing negative is rounded
+    below = torch.relu(most - value * (most / full))
+    signed = like.dtype == torch.int8
+    code = (most + (256.5 if signed else 0.5) - below).to(torch.int32)
+    return code.clamp_min(256 - most if signed else 0)
 '''
 )
 
@@ -92,19 +94,9 @@ class _OnePass:
         divisors = [
             s.operands[1] for s in self.work if isinstance(s, Assign) and s.operation == "div"
         ]
-        roots = {
-            s.operands[0]: s.target
-            for s in self.work
-            if isinstance(s, Assign) and s.operation == "sqrt"
-        }
-        # what is divided by a number and by its root needs one division, by the root
-        self.rooted = {d: roots[d] for d in divisors if roots.get(d) in divisors}
         self.inverted = {
             d for d in divisors if divisors.count(d) > 1 and d not in self.scalars
         } - set(program.tensors)
-        self.inverted = (self.inverted - set(self.rooted)) | set(self.rooted.values())
-        units = [s for s in self.work if isinstance(s, Assign) and "unit_of_c" in s.operands]
-        self.relative = [s.target for s in units] == ["relative_unit"]
         self.mutated = [
             t
             for t in program.tensors
@@ -141,7 +133,8 @@ class _OnePass:
         arguments = [f"{s}: float" for s in self.program.scalars]
         arguments += [f"{name}: float = 1.0" for name in self.outside]
         name = f"pack_{base_name(self.program)}"
-        lines = [f"def {name}(*, {', '.join(arguments)}) -> tuple[float, ...]:"]
+        listed = ", ".join(["*", *arguments] if arguments else [])
+        lines = [f"def {name}({listed}) -> tuple[float, ...]:"]
         lines += docstring(f"The numbers of `one_pass_{base_name(self.program)}`, in its order.")
         for s in self.host:
             lines.append(f"    {_identifier(s.target)} = {scalar_expression(s, self._show)}")
@@ -149,7 +142,8 @@ class _OnePass:
             f"1 / {_identifier(operand)}" if inverse else _identifier(operand)
             for operand, inverse in self.packed
         ]
-        return "\n".join([*lines, f"    return ({', '.join(values)},)", ""])
+        answer = f"({', '.join(values)},)" if values else "()"
+        return "\n".join([*lines, f"    return {answer}", ""])
 
     @staticmethod
     def _show(operand: Operand) -> str:
@@ -169,8 +163,11 @@ class _OnePass:
     def _loads(self) -> list[str]:
         into = [f"into_{t} = {t}" for t in self.mutated]
         names = ", ".join(self.packed.values())
-        lines = [*into, f"({names},) = scalars.unbind()"]
+        lines = [*into, *([f"({names},) = scalars.unbind()"] if names else [])]
+        unread = self.program.unread()
         for t in self.program.tensors:
+            if t in unread:
+                continue
             if t in CODED:
                 lines.append(f"{t} = _decoded({t}, {CODED[t]}, dtype)")
             else:
@@ -178,15 +175,16 @@ class _OnePass:
         if "keep" in self.outside:
             lines.append("param = param * keep")
         if "unit_of_c" in self.program.tensors:
-            lines += self._skewed() if self.relative else self._clean_estimates()
+            lines += self._clean_estimates()
         return lines
 
-    def _skewed(self) -> list[str]:
-        return ["c3 = c3 * skew"] if "c3" in self.program.tensors else []
-
     def _clean_estimates(self) -> list[str]:
-        """Nothing of statistics that do not belong to the gradient: NaN times zero is NaN."""
-        lines = ["known = unit_of_c != 0"]
+        """Nothing of statistics that do not belong to the gradient: NaN times zero is NaN.
+
+        Their unit is zero then. The mask is that of an element, which asks no branch of a loop
+        where the unit is one number; an element that is finite in c2 is so in the others.
+        """
+        lines = ["known = c2 < 1e38"]
         for t in self.program.tensors:
             if t in ("c2", "c3", "c4"):
                 value = "c3 * skew" if t == "c3" else t
@@ -204,10 +202,6 @@ class _OnePass:
         note = f"# {s.note}\n    " if s.note else ""
         name = _identifier(s.target)
         after = f"\n    over_{name} = 1.0 / {name}" if s.target in self.inverted else ""
-        if self.relative and name == "relative_unit":
-            after += "\n    known = relative_unit != 0"
-        elif self.relative and name in ("relative_c2", "relative_c3", "relative_c4"):
-            after += f"\n    {name} = torch.where(known, {name}, 0.0)"
         return f"{note}{name} = {self._value(s)}{after}"
 
     def _name(self, operand: Operand, inverse: bool = False) -> str:
@@ -222,9 +216,6 @@ class _OnePass:
             return self._name(first)
         if s.operation == "div" and rest[0] in self.scalars:
             return f"{self._name(first)} * {self._name(rest[0], inverse=True)}"
-        if s.operation == "div" and rest[0] in self.rooted:
-            over = f"over_{_identifier(self.rooted[rest[0]])}"
-            return f"{self._name(first)} * {over} * {over}"
         if s.operation == "div" and rest[0] in self.inverted:
             return f"{self._name(first)} * over_{_identifier(rest[0])}"
         if s.operation in _INFIX:
@@ -252,5 +243,5 @@ class _OnePass:
         if s.operation == "addcmul":
             return f"{target} + {value} * {operands[0]} * {operands[1]}"
         if s.operation == "addcdiv":
-            return f"{target} + {value} * {operands[0]} / {operands[1]}"
+            return f"{target} + {operands[0]} / {operands[1]} * {value}"
         raise GenerateError(f"{s.operation}_ has no place in a one-pass step yet.")

@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 
 from deltabias.calculus.weights import STEP
-from deltabias.codegen.ssa import Program, lower, symbols_of
+from deltabias.codegen.spaced import STRATEGIES as SPACED
+from deltabias.codegen.spaced import spaced_programs, spaced_scalars
+from deltabias.codegen.ssa import Assign, Mutate, Operand, Program, lower, symbols_of
 from deltabias.codegen.step import meter_program, step_program
 from deltabias.correction import Correction, correct
 from deltabias.derivation import MICROBATCHES
@@ -11,6 +13,9 @@ from deltabias.rule import Ema, UpdateRule
 from deltabias.safe_form import Definition, Kernel
 
 STEP_STRATEGIES = ("plug_in", "delta", "inversion", "closed_form")
+
+RESULT = "update"
+"""What a function that fills an argument fills; no rule may use the name."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +28,9 @@ class RulePrograms:
     steps: tuple[Program, ...]
     scalars: tuple[Program, ...]
     meters: tuple[Program, ...]
+    spaced: tuple[Program, ...] = ()
+    """Steps for statistics every k-th time: in the backends that pass once, and not plain."""
+    spaced_scalars: tuple[Program, ...] = ()
 
 
 def rule_programs(rule: UpdateRule) -> RulePrograms:
@@ -32,17 +40,35 @@ def rule_programs(rule: UpdateRule) -> RulePrograms:
     steps: list[Program] = []
     scalars: list[Program] = []
     meters: list[Program] = []
-    if has_step(rule):
+    if form.safe and _averages_known_statistics(rule):
         for correction in _step_corrections(rule):
             steps += _step_programs(correction)
             scalars.append(_scalar_program(correction))
             if correction.terms:
                 meters.append(meter_program(correction))
-    return RulePrograms(rule, form, updates, tuple(steps), tuple(scalars), tuple(meters))
+    strategies = {p.name.removeprefix("step_") for p in steps}
+    remembering = [correct(rule, s) for s in SPACED if s in strategies]
+    return RulePrograms(
+        rule,
+        form,
+        updates,
+        tuple(steps),
+        tuple(scalars),
+        tuple(meters),
+        tuple(p for c in remembering for p in spaced_programs(c)),
+        tuple(p for c in remembering for p in spaced_scalars(c)),
+    )
 
 
 def has_step(rule: UpdateRule) -> bool:
-    """Whether an optimizer's step can be printed: known statistics, an average underneath."""
+    """Whether an optimizer's step can be printed: known statistics, an average underneath.
+
+    And a corrected form that is a quotient: the parts of one are what a step is made of.
+    """
+    return _averages_known_statistics(rule) and correct(rule).kernel.safe
+
+
+def _averages_known_statistics(rule: UpdateRule) -> bool:
     return not any(s.statistic.opaque for s in rule.states) and any(
         isinstance(s, Ema) for s in rule.states[1:]
     )
@@ -104,3 +130,31 @@ def update_program(rule: UpdateRule, form: Kernel, *, corrected: bool = True) ->
     scalars = [h.name for h in rule.hypers if h.name in used]
     name = "corrected_update" if corrected else "plug_in_update"
     return lower(name, definitions, tensors, scalars, doc=doc)
+
+
+def filling(program: Program) -> Program:
+    """A pure function as one that fills its first argument, as passes over memory want it.
+
+    Examples
+    --------
+    >>> from deltabias.rules import get_rule
+    >>> pure, _ = rule_programs(get_rule("inverse_sqrt")).updates
+    >>> filling(pure).tensors, filling(pure).statements[-1].operands
+    (('update', 'g', 'v'), ('_result',))
+    """
+    (result,) = program.results
+
+    def apart(operand: Operand) -> Operand:
+        return "_result" if operand == result else operand
+
+    statements = [
+        Assign(apart(s.target), s.operation, tuple(map(apart, s.operands)), s.scalar, s.note)
+        for s in program.statements
+    ]
+    return Program(
+        program.name,
+        (RESULT, *program.tensors),
+        program.scalars,
+        [*statements, Mutate(RESULT, "copy", (apart(result),))],
+        doc=program.doc,
+    )

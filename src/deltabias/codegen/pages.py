@@ -41,14 +41,21 @@ class Links:
     module: str = ""
     certificate: str = ""
     figure: str = ""
+    forms: str = ""
+    """Where its steps for other backends are, in words."""
 
 
-def catalogue_links(name: str) -> Links:
-    """The links of a page in ``docs/rules``."""
+def catalogue_links(name: str, *, steps: bool = False) -> Links:
+    """The links of a page in ``docs/rules``; `steps` says that the rule has its own."""
+    forms = (
+        f"Its steps stand once more in `deltabias.generated.compiled.{name}`, in one pass each for "
+        f"`torch.compile`, and in `deltabias.generated.triton.{name}`, as fused kernels."
+    )
     return Links(
         module=f"../../src/deltabias/generated/{name}.py",
         certificate=f"../../proofs/certificates/{name}.v",
         figure=f"figures/{name}",
+        forms=forms if steps else "",
     )
 
 
@@ -63,7 +70,7 @@ def rule_page(programs: RulePrograms, stamp: str, links: Links | None = None) ->
     `links` are those of the catalogue unless given.
     """
     rule, derivation, names = programs.rule, programs.kernel.derivation, programs.rule.notation
-    links = catalogue_links(rule.name) if links is None else links
+    links = catalogue_links(rule.name, steps=bool(programs.steps)) if links is None else links
     explanation = explain(rule)
     lines = [f"# {rule.title or rule.name}", "", f"<!-- {stamp} -->", ""]
     lines += [f"The rule `{rule.name}`: one line of mathematics,", "", f"    {rule}", ""]
@@ -121,6 +128,7 @@ def code_and_certificate(name: str, links: Links) -> list[str]:
     if links.module:
         include = [f"```{{literalinclude}} {links.module}", ":language: python", "```"]
         lines += ["## Generated code", "", f"`deltabias.generated.{name}` imports torch alone.", ""]
+        lines += [links.forms, ""] if links.forms else []
         lines += dropdown("The module", include)
     if links.certificate:
         lines += ["## Certificate", "", f"```{{certificate}} {links.certificate}", "```", ""]

@@ -13,9 +13,15 @@ order of the fluctuations of v.
 
 In between, what observing has worked out is read again and nothing of it is written:
 
-    delta        C = cov·s/(2√v̂) and I = q, without the factors of t; the step is
-                 (m + C √v · push) / (d (1 + I · swell))
+    delta        N = ν s, K = κ₃ s/2 and I = q, without the factors of t; the step is
+                 (m (1 + N · push) + K √v · push) / (d (1 + I · swell))
     closed_form  f = (ν s - I spread/overlap)/(1 + I · swell);   (m/d)(1 + f · push)
+
+A numerator without a memory (RMSprop's) couples with its own step alone: c = (2 g ν + κ₃)/(2√v)
+per share s. Where a step observes it takes its own estimates, as the plain step does; in between
+the averages ν̄ and κ̄₃, which are independent of its gradient, so that E g ν̄ = μ ν:
+
+    delta        (g + (g ν̄ + κ̄₃ √v̂/2) s · push) / (d (1 + I · swell))
 
 with push = Σ w w' · warm, swell = Σ w² · warm of the *current* t: the factor of the closed form is
 the quotient of the numerator's 1 + ν s push and the denominator's 1 + I swell, less one.
@@ -31,7 +37,7 @@ from deltabias.correction import Correction
 from deltabias.derivation import MICROBATCHES
 from deltabias.rule import Ema
 from deltabias.safe_form import Definition
-from deltabias.tracking import Accumulator
+from deltabias.tracking import SKEWNESS_LIMIT, Accumulator
 
 EVERY = sp.Symbol("every", positive=True)
 """k: one step in so many has statistics."""
@@ -40,7 +46,7 @@ OBSERVED = sp.Symbol("observed", positive=True)
 """n: how many steps have had them, this one included."""
 
 STRATEGIES = ("delta", "closed_form")
-HELD = ("coupling_kept", "inversion_kept")
+HELD = ("noise_kept", "skewness_kept", "inversion_kept")
 
 
 def spaced_programs(correction: Correction) -> list[Program]:
@@ -66,15 +72,13 @@ def spaced_scalars(correction: Correction) -> list[Program]:
 
 
 def has_shares(correction: Correction) -> bool:
-    """Whether a numerator with a memory is corrected by averaged estimates of the closure model.
+    """Whether the correction averages estimates of the closure model, of one kind of gradient.
 
-    A numerator without one couples with its own step alone, whose estimate is missing in between.
+    Estimates of the direct model are not bounded, and Adagrad's are never forgotten.
     """
-    first = correction.rule.states[0]
     return (
         correction.strategy in STRATEGIES
         and correction.tracking.model in ("closure", "closed_form")
-        and isinstance(first, Ema)
         and len({s.statistic.observation for s in correction.rule.states}) == 1
         and all(a.kept and a.decay != 1 for a in correction.tracking.accumulators)
     )
@@ -87,7 +91,14 @@ def share_name(accumulator: Accumulator) -> str:
 
 def held_names(correction: Correction) -> tuple[str, ...]:
     """The states that a step without statistics reads."""
-    return ("factor_kept",) if correction.strategy == "closed_form" else HELD
+    if correction.strategy == "closed_form":
+        return ("factor_kept",)
+    # a fresh gradient couples anew with averages that are kept already
+    return ("inversion_kept",) if _is_fresh(correction) else HELD
+
+
+def _is_fresh(correction: Correction) -> bool:
+    return not isinstance(correction.rule.states[0], Ema)
 
 
 def _weights(correction: Correction) -> list[Definition]:
@@ -123,12 +134,19 @@ class _SpacedBuilder(StepBuilder):
 
     def _tensors(self) -> tuple[str, ...]:
         names = ["param", "grad", *(s.name for s in self.rule.states if isinstance(s, Ema))]
-        if self.looks:
-            names += [share_name(a) for a in self.tracking.accumulators]
+        read = None if self.looks else self._read_in_between()
+        names += [
+            share_name(a) for a in self.tracking.accumulators if read is None or a.name in read
+        ]
         names += held_names(self.correction)
         if self.looks:
             names += [f"c{k}" for k in range(2, self.tracking.highest + 1)] + ["unit_of_c"]
         return tuple(names)
+
+    def _read_in_between(self) -> tuple[str, ...]:
+        """Accumulators whose shares a step without statistics reads."""
+        couples_anew = _is_fresh(self.correction) and self.correction.strategy == "delta"
+        return ("noise", "third") if couples_anew else ()
 
     def build(self) -> Program:
         for state in self._states():
@@ -151,15 +169,14 @@ class _SpacedBuilder(StepBuilder):
 
     def _keep(self) -> None:
         """What the steps in between will read."""
-        cov = next(m.name for m in self.kernel.moments if m.moment.func.__name__ == "cov")
-        symbols = sp.symbols("inversion share root_mean_square relative_spread")
-        inversion, share, rms, spread = symbols
+        inversion, share, spread = sp.symbols("inversion share relative_spread")
         if self.correction.strategy == "closed_form":  # cov = 2 m̂ ν
             top = sp.Symbol("noise_share") * share - inversion * spread
             now = {"factor_kept": top / (1 + inversion * sp.Symbol("swell"))}
         else:
-            coupling = sp.Symbol(cov) * share / (2 * rms)
-            now = {"coupling_kept": coupling, "inversion_kept": inversion}
+            noise, skewness = (sp.Symbol(n, real=True) for n in ("noise_share", "skewness"))
+            now = dict(zip(HELD, (noise * share, skewness * share / 2, inversion), strict=True))
+            now = {name: now[name] for name in held_names(self.correction)}
         for name, expression in now.items():
             self._define(Definition(f"{name}_now", expression))
             self.code.mutate(name, "copy", f"{name}_now")
@@ -170,16 +187,42 @@ class _SpacedBuilder(StepBuilder):
         if self.correction.strategy == "closed_form":
             top = average * (1 + self._kept("factor_kept") * push)
         else:
-            scale = sp.Symbol("debias_numerator") / sp.sqrt(sp.Symbol("debias_preconditioner"))
-            self._define(Definition("push_root", push * scale))
-            top = average + self._kept("coupling_kept") * sp.Symbol("push_root") * sp.Symbol("root")
-            bottom = bottom * (1 + self._kept("inversion_kept") * sp.Symbol("swell"))
+            top = average + (self._anew() if _is_fresh(self.correction) else self._as_kept())
+            # d (1 + I swell), of which one product and one sum wait for the inversion
+            self._define(Definition("swollen", bottom * sp.Symbol("swell")))
+            bottom = bottom + self._kept("inversion_kept") * sp.Symbol("swollen")
         self._define(Definition("numerator", top, "coupling joins the numerator"))
         self._define(Definition("divisor", bottom))
-        value = self.code.emit("div", lr, self._scalar("debias_numerator"))
+        if self.first.weights.debias:
+            lr = self.code.emit("div", lr, self._scalar("debias_numerator"))
         self.code.mutate(
-            "param", "addcdiv", "numerator", "divisor", value=self.code.emit("neg", value)
+            "param", "addcdiv", "numerator", "divisor", value=self.code.emit("neg", lr)
         )
+
+    def _as_kept(self) -> sp.Expr:
+        """The coupling in units of the numerator's raw average.
+
+        The noise couples with the average of *now*, which may have another sign or size than at
+        the last look; of the skewness's part nothing newer is known.
+        """
+        push = sp.Symbol("push")
+        scale = sp.Symbol("debias_numerator") / sp.sqrt(sp.Symbol("debias_preconditioner"))
+        self._define(Definition("push_root", push * scale))
+        skewness = self._kept("skewness_kept") * sp.Symbol("push_root") * sp.Symbol("root")
+        return sp.Symbol("average") * self._kept("noise_kept") * push + skewness
+
+    def _anew(self) -> sp.Expr:
+        """The coupling of this step's own gradient."""
+        average, share = sp.Symbol("average"), sp.Symbol("share")
+        if self.looks:
+            cov = next(m.name for m in self.kernel.moments if m.moment.func.__name__ == "cov")
+            return sp.Symbol(cov) * share / 2 * sp.Symbol("push")
+        self._define(Definition(share.name, sp.Symbol("root") / sp.Symbol("denominator")))
+        rms = sp.Symbol("root") / sp.sqrt(sp.Symbol("unit"))
+        noise = sp.Min(1, sp.Symbol("noise_share_kept", real=True))
+        skewness = sp.Symbol("third_share_kept", real=True)
+        skewness = sp.Max(-SKEWNESS_LIMIT, sp.Min(SKEWNESS_LIMIT, skewness))
+        return (average * noise + rms * skewness / 2) * share * sp.Symbol("push")
 
     def _kept(self, name: str) -> sp.Symbol:
         return sp.Symbol(f"{name}_now" if self.looks else name, real=True)
@@ -188,11 +231,11 @@ class _SpacedBuilder(StepBuilder):
         # a one-pass step works in the dtype of its scalars: no cast is printed
         if not self.looks:  # nothing is divided by the root
             self._assign("root", "sqrt", self.second.name)
-            self.code.bind(self.first.name, "average")
+            self.code.bind(self._first_name(), "average")
             return
         self.code.bind(self.code.emit("clamp_min", self.second.name, Number(TINY)), "safe_second")
         self._assign("root", "sqrt", "safe_second")
-        self.code.bind(self.first.name, "average")
+        self.code.bind(self._first_name(), "average")
 
     def _track(self) -> None:
         self._assign("step_mean", "div", "grad", "root")

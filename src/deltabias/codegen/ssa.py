@@ -119,6 +119,17 @@ class Program:
             counts[name] = counts.get(name, 0) + 1
         return counts
 
+    def unread(self) -> set[str]:
+        """Tensor arguments whose old value nobody wants: the first thing done is a copy into it."""
+        seen: set[str] = set()
+        found: set[str] = set()
+        for s in self.statements:
+            reads = {*s.operands, *([s.value] if isinstance(s, Mutate) else [])}
+            if isinstance(s, Mutate) and s.operation == "copy" and s.target not in seen | reads:
+                found.add(s.target)
+            seen |= {r for r in reads if isinstance(r, str)} | {s.target}
+        return found & set(self.tensors)
+
     def prune(self) -> "Program":
         """Drop assignments that nothing reads."""
         while True:

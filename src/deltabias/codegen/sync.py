@@ -8,10 +8,13 @@ from difflib import unified_diff
 from pathlib import Path
 
 from deltabias.calculus.spectral import SpectralMap
+from deltabias.codegen.backends import emit_backend, emit_backend_test
+from deltabias.codegen.compiled_emit import emit_compiled
 from deltabias.codegen.coq.scalar import scalar_certificate
 from deltabias.codegen.coq.subject import Subject, certificate_text
 from deltabias.codegen.emit import MARK, Emitted, digest, emit
 from deltabias.codegen.gappa import rounding_scripts
+from deltabias.codegen.kernels import has_step
 from deltabias.codegen.matrix_emit import emit_matrix_rule
 from deltabias.codegen.spectral_emit import emit_map
 from deltabias.codegen.triton import emit_triton
@@ -20,6 +23,7 @@ from deltabias.matrix_rule import MatrixRule
 from deltabias.rule import UpdateRule
 
 GENERATED = Path("src/deltabias/generated")
+COMPILED = GENERATED / "compiled"
 TRITON = GENERATED / "triton"
 TESTS = Path("tests/generated")
 DOCS = Path("docs/rules")
@@ -32,7 +36,7 @@ FOURTH_ORDER = {
 }
 """Matrix functions whose scalar map is certified to fourth order, in a file of its own."""
 
-FOLDERS = (GENERATED, TESTS, DOCS, CERTIFICATES, ROUNDING)
+FOLDERS = (GENERATED, COMPILED, TRITON, TESTS, DOCS, CERTIFICATES, ROUNDING)
 
 
 @dataclass(frozen=True)
@@ -58,8 +62,8 @@ def catalogue_files(subjects: Iterable[Subject]) -> dict[Path, str]:
     files: dict[Path, str] = {}
     for subject in subjects:
         emitted = emit_any(subject)
-        if isinstance(subject, UpdateRule) and (kernels := emit_triton(subject)):
-            files[TRITON / f"{subject.name}.py"] = kernels
+        if isinstance(subject, UpdateRule):
+            files |= _backend_files(subject)
         files[GENERATED / f"{emitted.name}.py"] = emitted.module
         files[TESTS / f"test_{emitted.name}.py"] = emitted.test
         files[DOCS / f"{emitted.name}.md"] = emitted.docs
@@ -76,6 +80,14 @@ def catalogue_files(subjects: Iterable[Subject]) -> dict[Path, str]:
     return files
 
 
+def _backend_files(rule: UpdateRule) -> dict[Path, str]:
+    """The steps of a rule for ``torch.compile`` and for Triton; none for a rule without steps."""
+    if not has_step(rule):
+        return {}
+    file = f"{rule.name}.py"
+    return {COMPILED / file: emit_compiled(rule), TRITON / file: emit_triton(rule)}
+
+
 def compare(root: Path, files: Mapping[Path, str]) -> list[Drift]:
     """What on disk differs from what the rules say, orphans included."""
     drifts = []
@@ -88,7 +100,7 @@ def compare(root: Path, files: Mapping[Path, str]) -> list[Drift]:
                 found.splitlines(), text.splitlines(), str(path), "rule", n=1, lineterm=""
             )
             drifts.append(Drift(path, "changed", "\n".join(lines)))
-    for folder in (*FOLDERS, TRITON):
+    for folder in FOLDERS:
         for target in sorted((root / folder).glob("*")):
             path = target.relative_to(root)
             if target.is_file() and path not in files and MARK in _text(target):
@@ -132,29 +144,29 @@ def _stage(target: Path, text: str) -> str:
     return temporary
 
 
-def write_rule(rule: Subject, directory: Path) -> list[Path]:
+def write_rule(rule: Subject, directory: Path, backends: Iterable[str] = ()) -> list[Path]:
     """Module, test, documentation fragment and certificate of one rule.
+
+    `backends`, of `deltabias.codegen.backends.BACKENDS`, add a module and a test each.
 
     Raises
     ------
     GenerateError
-        if a file of that name is there and was not generated; nothing is written then.
+        if a file of that name is there and was not generated, or for a backend that cannot print
+        the rule; nothing is written then.
     """
     directory = Path(directory)
-    loader = (
-        "from importlib.util import module_from_spec, spec_from_file_location\n"
-        "from pathlib import Path\n\n"
-        f'_path = Path(__file__).with_name("{rule.name}.py")\n'
-        f'_spec = spec_from_file_location("{rule.name}", _path)\n'
-        "module = module_from_spec(_spec)\n_spec.loader.exec_module(module)\n"
-    )
-    emitted = emit_any(rule, import_line=loader)
+    emitted = emit_any(rule, import_line=_loader(rule.name))
     files = {
         directory / f"{rule.name}.py": emitted.module,
         directory / f"test_{rule.name}.py": emitted.test,
         directory / f"{rule.name}.md": emitted.docs,
         directory / f"{rule.name}.v": certificate_text(rule),
     }
+    for backend in backends:
+        name = f"{rule.name}_{backend}"
+        files[directory / f"{name}.py"] = emit_backend(rule, backend)
+        files[directory / f"test_{name}.py"] = emit_backend_test(rule, backend, _loader(name))
     for path in files:
         if path.exists() and MARK not in _text(path):
             raise GenerateError(
@@ -162,3 +174,14 @@ def write_rule(rule: Subject, directory: Path) -> list[Path]:
             )
     _replace(files)
     return list(files)
+
+
+def _loader(name: str) -> str:
+    """How a test reaches the module beside it."""
+    return (
+        "from importlib.util import module_from_spec, spec_from_file_location\n"
+        "from pathlib import Path\n\n"
+        f'_path = Path(__file__).with_name("{name}.py")\n'
+        f'_spec = spec_from_file_location("{name}", _path)\n'
+        "module = module_from_spec(_spec)\n_spec.loader.exec_module(module)\n"
+    )

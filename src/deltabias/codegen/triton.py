@@ -8,10 +8,9 @@ vector in device memory, so that a captured graph replays with new ones.
 from deltabias.codegen.compiled import CODED
 from deltabias.codegen.eager import docstring
 from deltabias.codegen.emit import MARK, digest, format_source, words
-from deltabias.codegen.kernels import RulePrograms, rule_programs
-from deltabias.codegen.spaced import STRATEGIES, spaced_programs, spaced_scalars
+from deltabias.codegen.kernels import RulePrograms, filling, rule_programs
 from deltabias.codegen.ssa import Assign, Operand, Program
-from deltabias.codegen.triton_helpers import HELPERS
+from deltabias.codegen.triton_helpers import FUNCTIONS, HELPERS
 from deltabias.codegen.triton_print import (
     block_lines,
     computed_scalars,
@@ -21,7 +20,6 @@ from deltabias.codegen.triton_print import (
     read_scalars,
     written_tensors,
 )
-from deltabias.correction import correct
 from deltabias.rule import UpdateRule
 
 PER_TENSOR = ("unit_of_c",)
@@ -31,18 +29,21 @@ ESTIMATES = ("c2", "c3", "c4")
 """Central moments; where their unit is 0 they do not belong to the gradient and count as 0."""
 
 
-def emit_triton(rule: UpdateRule) -> str | None:
-    """The rule's Triton module, formatted; None for a rule without a step of its own."""
-    programs = rule_programs(rule)
-    return format_source(_module(programs)) if programs.steps else None
+def emit_triton(rule: UpdateRule, *, updates: bool = False) -> str:
+    """The rule's Triton module, formatted: its steps, and on request its two pure updates."""
+    return format_source(_module(rule_programs(rule), updates))
 
 
-def _module(programs: RulePrograms) -> str:
+def _module(programs: RulePrograms, updates: bool) -> str:
     rule = programs.rule
-    steps = triton_programs(programs)
-    functions = "\n\n".join(map(_functions, *zip(*steps, strict=True)))
+    # a pure update has no count to work scalars out from
+    pure = [(filling(p), Program("", (), ())) for p in programs.updates] if updates else []
+    steps = pure + triton_programs(programs)
+    functions = "\n\n".join(_functions(step, scalars) for step, scalars in steps)
     entries = "".join(f'    "{p.name}": {_entry(p, s)},\n' for p, s in steps)
-    return f'''"""{words(rule.title or rule.name)}: its steps as fused Triton kernels.
+    helpers = HELPERS + "".join(text for name, text in FUNCTIONS.items() if f"{name}(" in functions)
+    what = "its updates and steps" if pure else "its steps"
+    return f'''"""{words(rule.title or rule.name)}: {what} as fused Triton kernels.
 
 {MARK} Rule {rule.name}, digest {digest(rule)}.
 """
@@ -52,7 +53,7 @@ def _module(programs: RulePrograms) -> str:
 import triton
 import triton.language as tl
 
-{HELPERS}
+{helpers}
 
 {functions}
 
@@ -63,15 +64,13 @@ STEPS = {{
 
 def triton_programs(programs: RulePrograms) -> list[tuple[Program, Program]]:
     """Each step that gets a kernel, with the program of its scalars: spaced steps come last."""
-    steps, scalars = list(programs.steps), list(programs.scalars)
-    for strategy in STRATEGIES:
-        if any(p.name == f"step_{strategy}" for p in programs.steps):
-            correction = correct(programs.rule, strategy)
-            steps += spaced_programs(correction)
-            scalars += spaced_scalars(correction)
+    scalars = (*programs.scalars, *programs.spaced_scalars)
     # observing and applying a strategy share its scalars
     owner = {s.name.removeprefix("scalars_"): s for s in scalars}
-    return [(p, next(s for name, s in owner.items() if p.name.endswith(f"_{name}"))) for p in steps]
+    return [
+        (p, next(s for name, s in owner.items() if p.name.endswith(f"_{name}")))
+        for p in (*programs.steps, *programs.spaced)
+    ]
 
 
 def _entry(step: Program, scalars: Program) -> str:
@@ -204,7 +203,7 @@ def _kernel(step: Program) -> str:
         "row a program: which tensor, from which element. ``rows`` are the scalars, ``stride``\n"
         "apart for each tensor. Types in capitals are those in memory; arithmetic is fp32."
     )
-    each = [t for t in step.tensors if t not in PER_TENSOR]
+    each = [t for t in step.tensors if t not in PER_TENSOR and t not in step.unread()]
     lines = [
         "chunk = chunks + 2 * tl.program_id(0)",
         "tensor = tl.load(chunk)",
@@ -222,8 +221,7 @@ def _kernel(step: Program) -> str:
         "offsets = first + turn * BLOCK + tl.arange(0, BLOCK)",
         "within = offsets < size",
         *(f"{t} = {_read(t)}" for t in each),
-        "if NEGATE:",
-        "    grad = -grad",
+        *(["if NEGATE:", "    grad = -grad"] if "grad" in each else []),
     ]
     for t in each:  # NaN times a unit of zero is NaN
         if t in ESTIMATES:

@@ -1,4 +1,4 @@
-"""The functions that every generated Triton module begins with, as text."""
+"""The functions that generated Triton modules begin with, as text."""
 
 HELPERS = '''
 @triton.jit
@@ -85,19 +85,18 @@ def _read_share(
 
 @triton.jit
 def _coded(value, kind: tl.constexpr, full: tl.constexpr):
-    """What is stored of a share: the nearest code, ties to even, cut at the range."""
+    """What is stored of a share: the nearest code, ties up, cut at the range.
+
+    The sums are those of the compiled step, and so are the codes.
+    """
     if kind == tl.int8:
-        return _nearest(_smaller(_larger(value * (127 / full), -127.0), 127.0))
+        below = _larger(127 - value * (127 / full), 0.0)
+        return tl.floor(_larger(383.5 - below, 129.0)) - 256
     elif kind == tl.uint8:
-        return _nearest(_smaller(_larger(value * (255 / full), 0.0), 255.0))
+        below = _larger(255 - value * (255 / full), 0.0)
+        return tl.floor(_larger(255.5 - below, 0.0))
     else:
         return value
-
-
-@triton.jit
-def _nearest(x):
-    """The nearest whole number: beyond 1.5 · 2^23 fp32 has no fractions left."""
-    return (x + 12582912.0) - 12582912.0
 
 
 @triton.jit
@@ -115,3 +114,65 @@ def _dithered(x, seed, draw, tensor, offsets):
     moved = (number + (bits & 0xFFFF).to(tl.int32)) & -65536
     return tl.where(finite, moved, number).to(tl.float32, bitcast=True)
 '''
+
+FUNCTIONS = {
+    "_sign": """
+@triton.jit
+def _sign(x):
+    return tl.where(x > 0, 1.0, 0.0) - tl.where(x < 0, 1.0, 0.0)
+
+""",
+    "_root": '''
+@triton.jit
+def _root(x, degree: tl.constexpr):
+    """x**(1/degree) in doubles, rounded once; 0 of 0, NaN of what is negative."""
+    return tl.exp(tl.log(x.to(tl.float64)) / degree).to(tl.float32)
+
+''',
+    "_exp": '''
+@triton.jit
+def _exp(x):
+    """In doubles, rounded once."""
+    return tl.exp(x.to(tl.float64)).to(tl.float32)
+
+''',
+    "_log": '''
+@triton.jit
+def _log(x):
+    """In doubles, rounded once: the fast one is 2^-22 off next to 1, where the logarithm is 0."""
+    return tl.log(x.to(tl.float64)).to(tl.float32)
+
+''',
+    "_log1p": '''
+@triton.jit
+def _log1p(x):
+    """In doubles, rounded once. Below 1 the rounding of 1 + x is taken back (Kahan)."""
+    wide = x.to(tl.float64)
+    shifted = 1 + wide
+    back = shifted - 1
+    value = tl.log(shifted)
+    mended = tl.where(back == 0, wide, value * (wide / tl.where(back == 0, 1.0, back)))
+    return tl.where(wide < 1, mended, value).to(tl.float32)
+
+''',
+    "_tanh": '''
+@triton.jit
+def _tanh(x):
+    """In doubles, rounded once; a series, good to 1e-19, where the quotient cancels."""
+    size = tl.abs(x.to(tl.float64))
+    decay = tl.exp(-2 * size)
+    square = size * size
+    small = size * (1 - square * (1 / 3 - square * (2 / 15)))
+    value = tl.where(size < 1e-3, small, (1 - decay) / (1 + decay))
+    return tl.where(x < 0, -value, value).to(tl.float32)
+
+''',
+    "_erf": '''
+@triton.jit
+def _erf(x):
+    """In doubles, rounded once."""
+    return tl.erf(x.to(tl.float64)).to(tl.float32)
+
+''',
+}
+"""Functions beyond arithmetic, by name; a module has those that it calls."""

@@ -734,6 +734,101 @@ def scalars_closed_form(t: float, alpha: float) -> dict[str, float]:
     }
 
 
+def scalars_delta_spaced(t: float, alpha: float, every: float, observed: float) -> dict[str, float]:
+    _x0 = alpha**t
+    unit = 1 - _x0
+    _x2 = _x0 - 1
+    _x3 = alpha - 1
+    overlap = _x3 / _x2
+    spread = (_x0 + 1) * _x3 / ((alpha + 1) * _x2)
+    warm = (1 - alpha ** (t - 1)) ** 8 / unit**8
+    push = overlap * warm
+    swell = spread * warm
+    _x18 = every * observed
+    weight_noise = (1 - alpha**every) / (1 - alpha**_x18)
+    weight_third = (1 - alpha ** (every * 1.5)) / (1 - alpha ** (_x18 * 1.5))
+    weight_third_mean = (1 - alpha ** (every * 2)) / (1 - alpha ** (_x18 * 2))
+    return {
+        "unit": unit,
+        "overlap": overlap,
+        "spread": spread,
+        "warm": warm,
+        "push": push,
+        "swell": swell,
+        "weight_noise": weight_noise,
+        "weight_third": weight_third,
+        "weight_third_mean": weight_third_mean,
+    }
+
+
+def scalars_delta_held(t: float, alpha: float) -> dict[str, float]:
+    _x0 = alpha**t
+    unit = 1 - _x0
+    _x2 = _x0 - 1
+    _x3 = alpha - 1
+    overlap = _x3 / _x2
+    spread = (_x0 + 1) * _x3 / ((alpha + 1) * _x2)
+    warm = (1 - alpha ** (t - 1)) ** 8 / unit**8
+    push = overlap * warm
+    swell = spread * warm
+    return {
+        "unit": unit,
+        "overlap": overlap,
+        "spread": spread,
+        "warm": warm,
+        "push": push,
+        "swell": swell,
+    }
+
+
+def scalars_closed_form_spaced(
+    t: float, alpha: float, every: float, observed: float
+) -> dict[str, float]:
+    _x0 = alpha**t
+    unit = 1 - _x0
+    _x2 = _x0 - 1
+    _x3 = alpha - 1
+    overlap = _x3 / _x2
+    spread = (_x0 + 1) * _x3 / ((alpha + 1) * _x2)
+    warm = (1 - alpha ** (t - 1)) ** 8 / unit**8
+    push = overlap * warm
+    swell = spread * warm
+    relative_spread = spread / overlap
+    weight_noise = (1 - alpha**every) / (1 - alpha ** (every * observed))
+    return {
+        "unit": unit,
+        "overlap": overlap,
+        "spread": spread,
+        "warm": warm,
+        "push": push,
+        "swell": swell,
+        "relative_spread": relative_spread,
+        "weight_noise": weight_noise,
+    }
+
+
+def scalars_closed_form_held(t: float, alpha: float) -> dict[str, float]:
+    _x0 = alpha**t
+    unit = 1 - _x0
+    _x2 = _x0 - 1
+    _x3 = alpha - 1
+    overlap = _x3 / _x2
+    spread = (_x0 + 1) * _x3 / ((alpha + 1) * _x2)
+    warm = (1 - alpha ** (t - 1)) ** 8 / unit**8
+    push = overlap * warm
+    swell = spread * warm
+    relative_spread = spread / overlap
+    return {
+        "unit": unit,
+        "overlap": overlap,
+        "spread": spread,
+        "warm": warm,
+        "push": push,
+        "swell": swell,
+        "relative_spread": relative_spread,
+    }
+
+
 def meter_delta(
     square_avg: Tensor,
     noise: Tensor,
@@ -844,598 +939,3 @@ def meter_closed_form(
     inversion = relative_var_square_avg * share * (share * 2 + 1) * 0.125
     coupling = 0
     return inversion, coupling
-
-
-def pack_plug_in(*, eps: float, alpha: float, lr: float, keep: float = 1.0) -> tuple[float, ...]:
-    """The numbers of `one_pass_plug_in`, in its order."""
-    _x0 = 1 - alpha
-    _x5 = -lr
-    return (
-        keep,
-        alpha,
-        _x0,
-        eps,
-        _x5,
-    )
-
-
-def one_pass_plug_in(param: Tensor, grad: Tensor, square_avg: Tensor, scalars: Tensor) -> None:
-    """The step in one pass; flat tensors of one size. Made to be compiled."""
-    dtype = scalars.dtype
-    into_param = param
-    into_square_avg = square_avg
-    (
-        keep,
-        alpha,
-        _x0,
-        eps,
-        _x5,
-    ) = scalars.unbind()
-    param = param.to(dtype)
-    grad = grad.to(dtype)
-    square_avg = square_avg.to(dtype)
-    param = param * keep
-    square_avg = square_avg * alpha
-    square_avg = square_avg + _x0 * grad * grad
-    _x3 = torch.sqrt(square_avg)
-    # what the plug-in update divides by
-    denominator = _x3 + eps
-    param = param + _x5 * grad / denominator
-    into_param.copy_(param)
-    into_square_avg.copy_(square_avg)
-
-
-def pack_delta(
-    *,
-    eps: float,
-    alpha: float,
-    unit: float,
-    remembered_noise: float,
-    remembered_third: float,
-    remembered_third_mean: float,
-    overlap: float,
-    spread: float,
-    warm: float,
-    microbatches: float,
-    lr: float,
-    keep: float = 1.0,
-    skew: float = 1.0,
-) -> tuple[float, ...]:
-    """The numbers of `one_pass_delta`, in its order."""
-    _x1 = 1 - alpha
-    _x20 = microbatches - 1
-    _xby1 = 1 / _x20
-    _x27 = microbatches - 2
-    _x28 = max(1, _x27)
-    _x29 = _x20 * _x28
-    _xby2 = 1 / _x29
-    _x33 = alpha**1.5
-    _x34 = 1 - _x33
-    _x44 = alpha**2
-    _x45 = 1 - _x44
-    _x50 = unit**0.5
-    _xby3 = 1 / _x50
-    _xby4 = unit / remembered_noise
-    _x56 = unit**2
-    _xby5 = _x56 / remembered_third_mean
-    _x59 = unit**1.5
-    _xby6 = 3 * _x59
-    _xby7 = _xby6 / remembered_third
-    _xby8 = unit / _x20
-    _xby9 = _x59 / _x29
-    _xby10 = 0.5 * overlap
-    _xby11 = _xby10 * warm
-    _xby12 = 0.125 * spread
-    _xby13 = _xby12 * warm
-    _x104 = -lr
-    return (
-        keep,
-        skew,
-        alpha,
-        _x1,
-        _xby1,
-        _xby2,
-        _x33,
-        _x34,
-        _x44,
-        _x45,
-        _xby3,
-        _xby4,
-        _xby5,
-        _xby7,
-        _xby8,
-        _xby9,
-        eps,
-        _xby11,
-        _xby13,
-        _x104,
-    )
-
-
-def one_pass_delta(
-    param: Tensor,
-    grad: Tensor,
-    square_avg: Tensor,
-    noise: Tensor,
-    third: Tensor,
-    third_mean: Tensor,
-    c2: Tensor,
-    c3: Tensor,
-    unit_of_c: Tensor,
-    scalars: Tensor,
-) -> None:
-    """The step in one pass; flat tensors of one size. Made to be compiled."""
-    dtype = scalars.dtype
-    into_param = param
-    into_square_avg = square_avg
-    into_noise = noise
-    into_third = third
-    into_third_mean = third_mean
-    (
-        keep,
-        skew,
-        alpha,
-        _x1,
-        _xby1,
-        _xby2,
-        _x33,
-        _x34,
-        _x44,
-        _x45,
-        _xby3,
-        _xby4,
-        _xby5,
-        _xby7,
-        _xby8,
-        _xby9,
-        eps,
-        _xby11,
-        _xby13,
-        _x104,
-    ) = scalars.unbind()
-    param = param.to(dtype)
-    grad = grad.to(dtype)
-    square_avg = square_avg.to(dtype)
-    noise = noise.to(dtype)
-    third = third.to(dtype)
-    third_mean = third_mean.to(dtype)
-    c2 = c2.to(dtype)
-    c3 = c3.to(dtype)
-    unit_of_c = unit_of_c.to(dtype)
-    param = param * keep
-    c3 = c3 * skew
-    old = square_avg
-    square_avg = square_avg * alpha
-    square_avg = square_avg + _x1 * grad * grad
-    second_now = square_avg
-    safe_second_1 = 1.1754943508222875e-38 - second_now
-    safe_second_2 = torch.relu(safe_second_1)
-    safe_second = second_now + safe_second_2
-    root = torch.sqrt(safe_second)
-    over_root = 1.0 / root
-    gradient_now = grad
-    average = gradient_now
-    _x9 = old * over_root * over_root
-    ratio = torch.clamp_max(_x9, 1000000000.0)
-    step_mean = gradient_now * over_root
-    relative_unit = unit_of_c * over_root
-    known = relative_unit != 0
-    _x13 = c2 * relative_unit
-    relative_c2 = _x13 * relative_unit
-    relative_c2 = torch.where(known, relative_c2, 0.0)
-    _x15 = c3 * relative_unit
-    _x16 = _x15 * relative_unit
-    _x17 = _x16 * relative_unit
-    _x18 = torch.clamp_min(_x17, (-1e34))
-    relative_c3 = torch.clamp_max(_x18, 1e34)
-    relative_c3 = torch.where(known, relative_c3, 0.0)
-    _x21 = relative_c2 * _xby1
-    _x22 = _x21
-    _x23 = torch.clamp_max(_x22, 1e18)
-    _x24 = ratio * alpha
-    noise = noise * _x24
-    noise = noise + _x23 * _x1
-    _x30 = relative_c3 * _xby2
-    _x31 = torch.clamp_min(_x30, (-1e18))
-    _x32 = torch.clamp_max(_x31, 1e18)
-    _x35 = torch.sqrt(ratio)
-    _x36 = ratio * _x35
-    _x37 = _x36 * _x33
-    third = third * _x37
-    third = third + _x32 * _x34
-    _x40 = relative_c3 * step_mean
-    _x41 = _x40 * _xby2
-    _x42 = torch.clamp_min(_x41, (-1e18))
-    _x43 = torch.clamp_max(_x42, 1e18)
-    _x46 = ratio * ratio
-    _x47 = _x46 * _x44
-    third_mean = third_mean * _x47
-    third_mean = third_mean + _x43 * _x45
-    root_mean_square = root * _xby3
-    _x53 = noise * _xby4
-    noise_share_1 = 1 - _x53
-    noise_share_2 = torch.relu(noise_share_1)
-    # q, at most everything is noise
-    noise_share = 1 - noise_share_2
-    # mean gradient over its root mean square
-    signal = average / root_mean_square
-    _x58 = third_mean * _xby5
-    _x60 = signal * third
-    _x63 = _x60 * _xby7
-    _x64 = _x58 + _x63
-    _x65_1 = 4 - _x64
-    _x65_2 = torch.relu(_x65_1)
-    _x65 = 4 - _x65_2
-    skew_variance_1 = _x65 - (-4)
-    skew_variance_2 = torch.relu(skew_variance_1)
-    # 4 μ κ₃ + κ₄, relative
-    skew_variance = (-4) + skew_variance_2
-    _x72 = relative_c2 * _xby8
-    _x73_1 = 1 - _x72
-    _x73_2 = torch.relu(_x73_1)
-    _x73 = 1 - _x73_2
-    _x74 = average * _x73
-    _x75 = _x74 * 2
-    _x77 = relative_c3 * _xby9
-    _x78_1 = 1 - _x77
-    _x78_2 = torch.relu(_x78_1)
-    _x78 = 1 - _x78_2
-    _x79_1 = _x78 - (-1)
-    _x79_2 = torch.relu(_x79_1)
-    _x79 = (-1) + _x79_2
-    _x80 = root_mean_square * _x79
-    _x81 = _x75 - _x80
-    _x85 = noise_share * (-2)
-    _x86 = _x85 + 4
-    _x87 = noise_share * _x86
-    _x88 = _x87 + skew_variance
-    _x89 = torch.relu(_x88)
-    # what the plug-in update divides by
-    denominator = root + eps
-    # 1 where eps is negligible, 0 where it rules
-    share = root / denominator
-    _x94 = _x81 * share
-    _x95 = _x94 * _xby11
-    # coupling joins the numerator
-    numerator = average + _x95
-    _x97 = share * 2
-    _x98 = _x97 + 1
-    _x99 = _x89 * share
-    _x100 = _x99 * _x98
-    # inversion divides: positive, subtraction-free
-    inversion = _x100 * _xby13
-    _x102 = inversion + 1
-    _x103 = denominator * _x102
-    param = param + _x104 * numerator / _x103
-    into_param.copy_(param)
-    into_square_avg.copy_(square_avg)
-    into_noise.copy_(noise)
-    into_third.copy_(third)
-    into_third_mean.copy_(third_mean)
-
-
-def pack_inversion(
-    *,
-    eps: float,
-    alpha: float,
-    unit: float,
-    remembered_noise: float,
-    remembered_third: float,
-    remembered_third_mean: float,
-    spread: float,
-    warm: float,
-    microbatches: float,
-    lr: float,
-    keep: float = 1.0,
-    skew: float = 1.0,
-) -> tuple[float, ...]:
-    """The numbers of `one_pass_inversion`, in its order."""
-    _x1 = 1 - alpha
-    _x20 = microbatches - 1
-    _xby1 = 1 / _x20
-    _x27 = microbatches - 2
-    _x28 = max(1, _x27)
-    _x29 = _x20 * _x28
-    _xby2 = 1 / _x29
-    _x33 = alpha**1.5
-    _x34 = 1 - _x33
-    _x44 = alpha**2
-    _x45 = 1 - _x44
-    _x50 = unit**0.5
-    _xby3 = unit / remembered_noise
-    _x56 = unit**2
-    _xby4 = _x56 / remembered_third_mean
-    _x59 = unit**1.5
-    _xby5 = 3 * _x59
-    _xby6 = _xby5 / remembered_third
-    _xby7 = 0.125 * spread
-    _xby8 = _xby7 * warm
-    _x88 = -lr
-    return (
-        keep,
-        skew,
-        alpha,
-        _x1,
-        _xby1,
-        _xby2,
-        _x33,
-        _x34,
-        _x44,
-        _x45,
-        _xby3,
-        _x50,
-        _xby4,
-        _xby6,
-        eps,
-        _xby8,
-        _x88,
-    )
-
-
-def one_pass_inversion(
-    param: Tensor,
-    grad: Tensor,
-    square_avg: Tensor,
-    noise: Tensor,
-    third: Tensor,
-    third_mean: Tensor,
-    c2: Tensor,
-    c3: Tensor,
-    unit_of_c: Tensor,
-    scalars: Tensor,
-) -> None:
-    """The step in one pass; flat tensors of one size. Made to be compiled."""
-    dtype = scalars.dtype
-    into_param = param
-    into_square_avg = square_avg
-    into_noise = noise
-    into_third = third
-    into_third_mean = third_mean
-    (
-        keep,
-        skew,
-        alpha,
-        _x1,
-        _xby1,
-        _xby2,
-        _x33,
-        _x34,
-        _x44,
-        _x45,
-        _xby3,
-        _x50,
-        _xby4,
-        _xby6,
-        eps,
-        _xby8,
-        _x88,
-    ) = scalars.unbind()
-    param = param.to(dtype)
-    grad = grad.to(dtype)
-    square_avg = square_avg.to(dtype)
-    noise = noise.to(dtype)
-    third = third.to(dtype)
-    third_mean = third_mean.to(dtype)
-    c2 = c2.to(dtype)
-    c3 = c3.to(dtype)
-    unit_of_c = unit_of_c.to(dtype)
-    param = param * keep
-    c3 = c3 * skew
-    old = square_avg
-    square_avg = square_avg * alpha
-    square_avg = square_avg + _x1 * grad * grad
-    second_now = square_avg
-    safe_second_1 = 1.1754943508222875e-38 - second_now
-    safe_second_2 = torch.relu(safe_second_1)
-    safe_second = second_now + safe_second_2
-    root = torch.sqrt(safe_second)
-    over_root = 1.0 / root
-    gradient_now = grad
-    average = gradient_now
-    _x9 = old * over_root * over_root
-    ratio = torch.clamp_max(_x9, 1000000000.0)
-    step_mean = gradient_now * over_root
-    relative_unit = unit_of_c * over_root
-    known = relative_unit != 0
-    _x13 = c2 * relative_unit
-    relative_c2 = _x13 * relative_unit
-    relative_c2 = torch.where(known, relative_c2, 0.0)
-    _x15 = c3 * relative_unit
-    _x16 = _x15 * relative_unit
-    _x17 = _x16 * relative_unit
-    _x18 = torch.clamp_min(_x17, (-1e34))
-    relative_c3 = torch.clamp_max(_x18, 1e34)
-    relative_c3 = torch.where(known, relative_c3, 0.0)
-    _x21 = relative_c2 * _xby1
-    _x22 = _x21
-    _x23 = torch.clamp_max(_x22, 1e18)
-    _x24 = ratio * alpha
-    noise = noise * _x24
-    noise = noise + _x23 * _x1
-    _x30 = relative_c3 * _xby2
-    _x31 = torch.clamp_min(_x30, (-1e18))
-    _x32 = torch.clamp_max(_x31, 1e18)
-    _x35 = torch.sqrt(ratio)
-    _x36 = ratio * _x35
-    _x37 = _x36 * _x33
-    third = third * _x37
-    third = third + _x32 * _x34
-    _x40 = relative_c3 * step_mean
-    _x41 = _x40 * _xby2
-    _x42 = torch.clamp_min(_x41, (-1e18))
-    _x43 = torch.clamp_max(_x42, 1e18)
-    _x46 = ratio * ratio
-    _x47 = _x46 * _x44
-    third_mean = third_mean * _x47
-    third_mean = third_mean + _x43 * _x45
-    _x53 = noise * _xby3
-    noise_share_1 = 1 - _x53
-    noise_share_2 = torch.relu(noise_share_1)
-    # q, at most everything is noise
-    noise_share = 1 - noise_share_2
-    signal_bare = average * over_root
-    # mean gradient over its root mean square
-    signal = signal_bare * _x50
-    _x58 = third_mean * _xby4
-    _x60 = signal * third
-    _x63 = _x60 * _xby6
-    _x64 = _x58 + _x63
-    _x65_1 = 4 - _x64
-    _x65_2 = torch.relu(_x65_1)
-    _x65 = 4 - _x65_2
-    skew_variance_1 = _x65 - (-4)
-    skew_variance_2 = torch.relu(skew_variance_1)
-    # 4 μ κ₃ + κ₄, relative
-    skew_variance = (-4) + skew_variance_2
-    _x72 = noise_share * (-2)
-    _x73 = _x72 + 4
-    _x74 = noise_share * _x73
-    _x75 = _x74 + skew_variance
-    _x76 = torch.relu(_x75)
-    # what the plug-in update divides by
-    denominator = root + eps
-    # 1 where eps is negligible, 0 where it rules
-    share = root / denominator
-    _x81 = share * 2
-    _x82 = _x81 + 1
-    _x83 = _x76 * share
-    _x84 = _x83 * _x82
-    # inversion divides: positive, subtraction-free
-    inversion = _x84 * _xby8
-    _x86 = inversion + 1
-    _x87 = denominator * _x86
-    param = param + _x88 * average / _x87
-    into_param.copy_(param)
-    into_square_avg.copy_(square_avg)
-    into_noise.copy_(noise)
-    into_third.copy_(third)
-    into_third_mean.copy_(third_mean)
-
-
-def pack_closed_form(
-    *,
-    eps: float,
-    alpha: float,
-    unit: float,
-    remembered_noise: float,
-    overlap: float,
-    spread: float,
-    warm: float,
-    microbatches: float,
-    lr: float,
-    keep: float = 1.0,
-) -> tuple[float, ...]:
-    """The numbers of `one_pass_closed_form`, in its order."""
-    _x1 = 1 - alpha
-    _x15 = microbatches - 1
-    _xby1 = 1 / _x15
-    _xby2 = unit / remembered_noise
-    _xby3 = unit / _x15
-    _xby4 = overlap * warm
-    _xby5 = 0.125 * spread
-    _xby6 = _xby5 * warm
-    _x50 = -lr
-    return (
-        keep,
-        alpha,
-        _x1,
-        _xby1,
-        _xby2,
-        _xby3,
-        eps,
-        _xby4,
-        _xby6,
-        _x50,
-    )
-
-
-def one_pass_closed_form(
-    param: Tensor,
-    grad: Tensor,
-    square_avg: Tensor,
-    noise: Tensor,
-    c2: Tensor,
-    unit_of_c: Tensor,
-    scalars: Tensor,
-) -> None:
-    """The step in one pass; flat tensors of one size. Made to be compiled."""
-    dtype = scalars.dtype
-    into_param = param
-    into_square_avg = square_avg
-    into_noise = noise
-    (
-        keep,
-        alpha,
-        _x1,
-        _xby1,
-        _xby2,
-        _xby3,
-        eps,
-        _xby4,
-        _xby6,
-        _x50,
-    ) = scalars.unbind()
-    param = param.to(dtype)
-    grad = grad.to(dtype)
-    square_avg = square_avg.to(dtype)
-    noise = noise.to(dtype)
-    c2 = c2.to(dtype)
-    unit_of_c = unit_of_c.to(dtype)
-    param = param * keep
-    old = square_avg
-    square_avg = square_avg * alpha
-    square_avg = square_avg + _x1 * grad * grad
-    second_now = square_avg
-    safe_second_1 = 1.1754943508222875e-38 - second_now
-    safe_second_2 = torch.relu(safe_second_1)
-    safe_second = second_now + safe_second_2
-    root = torch.sqrt(safe_second)
-    over_root = 1.0 / root
-    gradient_now = grad
-    average = gradient_now
-    _x9 = old * over_root * over_root
-    ratio = torch.clamp_max(_x9, 1000000000.0)
-    relative_unit = unit_of_c * over_root
-    known = relative_unit != 0
-    _x13 = c2 * relative_unit
-    relative_c2 = _x13 * relative_unit
-    relative_c2 = torch.where(known, relative_c2, 0.0)
-    _x16 = relative_c2 * _xby1
-    _x17 = _x16
-    _x18 = torch.clamp_max(_x17, 1e18)
-    _x19 = ratio * alpha
-    noise = noise * _x19
-    noise = noise + _x18 * _x1
-    _x23 = noise * _xby2
-    noise_share_1 = 1 - _x23
-    noise_share_2 = torch.relu(noise_share_1)
-    # q, at most everything is noise
-    noise_share = 1 - noise_share_2
-    _x26 = relative_c2 * _xby3
-    _x27_1 = 1 - _x26
-    _x27_2 = torch.relu(_x27_1)
-    _x27 = 1 - _x27_2
-    _x28 = average * _x27
-    _x33 = noise_share * (-2)
-    _x34 = _x33 + 4
-    _x35 = noise_share * _x34
-    # what the plug-in update divides by
-    denominator = root + eps
-    # 1 where eps is negligible, 0 where it rules
-    share = root / denominator
-    _x40 = _x28 * share
-    _x41 = _x40 * _xby4
-    # coupling joins the numerator
-    numerator = average + _x41
-    _x43 = share * 2
-    _x44 = _x43 + 1
-    _x45 = _x35 * share
-    _x46 = _x45 * _x44
-    # inversion divides: positive, subtraction-free
-    inversion = _x46 * _xby6
-    _x48 = inversion + 1
-    _x49 = denominator * _x48
-    param = param + _x50 * numerator / _x49
-    into_param.copy_(param)
-    into_square_avg.copy_(square_avg)
-    into_noise.copy_(noise)

@@ -4,7 +4,6 @@ import torch
 from torch import Tensor
 
 from deltabias.microbatch.block import Block, fitting_scale, peaks, usable
-from deltabias.microbatch.fused_sums import take
 from deltabias.microbatch.layout import Layout
 from deltabias.microbatch.moments import Moments
 
@@ -18,9 +17,8 @@ class Accumulator:
     zero gradients, for which zero accumulators are already right.
     """
 
-    def __init__(self, layout: Layout, orders: range, *, fused: bool = False) -> None:
+    def __init__(self, layout: Layout, orders: range) -> None:
         self.layout = layout
-        self.fused = fused
         self.count = 0
         self.weight = 0.0
         self.inverse_weight = 0.0
@@ -43,10 +41,10 @@ class Accumulator:
         ours, theirs = self.count_in(1, weight, 1 / weight)
         self.make_own()
         self.require([i for i, grad in enumerate(grads) if grad is not None])
-        if self.fused:
-            for positions in self._live_kinds():
-                self._take(positions, grads, (ours, theirs, divisor))
-            return
+        self.absorb(grads, ours, theirs, divisor)
+
+    def absorb(self, grads: Gradients, ours: float, theirs: float, divisor: float) -> None:
+        """The arithmetic of `add`."""
         for positions in self.live_buckets():
             block = self.block(positions)
             x = [
@@ -62,29 +60,6 @@ class Accumulator:
             for piece, part in block.pieces(x):
                 piece.add(part, ours, theirs)
             self.keep_scale(positions, block)
-
-    def _take(self, positions: list[int], grads: Gradients, numbers: tuple[float, ...]) -> None:
-        """One microbatch by one compiled pass."""
-        block = self.block(positions)
-        x = [
-            torch.zeros_like(mean) if grads[i] is None else grads[i]
-            for i, mean in zip(positions, block.mean, strict=True)
-        ]
-        peak = peaks(x).to(block.scale.dtype) / numbers[-1]
-        self.finite = self.finite & torch.isfinite(peak).all().to(self.finite.device)
-        scale = fitting_scale(block.scale, peak)
-        inverse = 1 / usable(scale)  # powers of two: exact
-        take(x, block.mean, block.central, block.scale * inverse, inverse, numbers)
-        block.scale = scale
-        self.keep_scale(positions, block)
-
-    def _live_kinds(self) -> list[list[int]]:
-        """Positions by dtype and device, of whatever size: nothing is held for all of them."""
-        kinds: dict[tuple, list[int]] = {}
-        for positions in self.live_buckets():
-            mean = self.mean[positions[0]]
-            kinds.setdefault((mean.device, mean.dtype), []).extend(positions)
-        return list(kinds.values())
 
     def merge(self, other: "Accumulator") -> None:
         """Every microbatch of `other`, which is left as it was."""

@@ -2,10 +2,12 @@
 
 Collectives do not compare what they are given: a rank with other shapes, or one that calls in
 another order, ends in a wrong sum or in a wait without end. So what must be equal is compared
-once, by a digest, before the first collective of a run.
+once, by a digest, before the first collective of a run; and what may change, as a learning rate,
+with every step's statistics, for a few bytes more.
 """
 
 import hashlib
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
@@ -19,6 +21,10 @@ Group = "dist.ProcessGroup | None"
 
 OF_A_BACKEND = ("gloo", "monitoredbarrier", "connection ", "timed out", "timeout", "pair closure")
 """In the texts of plain RuntimeErrors: gloo does not raise torch's own `DistError`."""
+
+
+MARK_BITS = 32
+"""Of a digest, compared in every step. A difference that is missed is seen in the next one."""
 
 
 class RanksDisagree(DeltabiasError):
@@ -95,22 +101,58 @@ def check_agreement(
 
 
 class Agreement:
-    """A comparison that is made once, of things that come together from several places."""
+    """A comparison of things that come together from several places.
+
+    Everything is compared once. What is followed may change, and is compared in every step: its
+    `mark` travels with what ranks tell each other anyway. Copies keep what was said, and follow
+    nothing.
+    """
 
     def __init__(self) -> None:
         self._described: dict[str, str] = {}
+        self._followed: list[tuple[weakref.ref, Callable[..., Mapping[str, str]]]] = []
         self._reached = False
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "_followed": []}  # a reference that is weak does not pickle
 
     def add(self, described: Mapping[str, str]) -> None:
         """More to compare, by name; the next `check` compares again."""
         self._described.update(described)
         self._reached = False
 
+    def follow(self, source: object, describe: Callable[..., Mapping[str, str]]) -> None:
+        """Compare ``describe(source)``, now and in every step."""
+        self.add(describe(source))
+        self._followed.append((weakref.ref(source), describe))
+
     def check(self, own: Callable[[], Mapping[str, str]], process_group: Group) -> None:
-        """`check_agreement` about `own` and what was added, if that was not done yet."""
+        """`check_agreement` about `own` and all else, if that was not done yet."""
         if not self._reached:
-            check_agreement({**own(), **self._described}, process_group)
+            check_agreement({**own(), **self._described, **self._now()}, process_group)
             self._reached = True
+
+    def mark(self) -> int:
+        """What is followed, as it stands: `MARK_BITS` of its digest, equal on ranks that agree."""
+        return int.from_bytes(_digest(self._now())[: MARK_BITS // 8], "big")
+
+    def explain(self, process_group: Group) -> None:
+        """Where marks differ, which every rank of the group has seen: raise, with the reason."""
+        check_agreement(self._now(), process_group)
+        raise RanksDisagree(
+            "ranks disagree about their optimizers' options; set learning rates and schedules in "
+            "the same way on every rank"
+        )
+
+    def _now(self) -> dict[str, str]:
+        """What is followed, by name; names of a second optimizer have its number."""
+        alive = [(ref(), describe) for ref, describe in self._followed]
+        described = [describe(source) for source, describe in alive if source is not None]
+        return {
+            f"{name} (optimizer {k + 1})" if k else name: text
+            for k, entries in enumerate(described)
+            for name, text in entries.items()
+        }
 
 
 def describe(params: Iterable[Tensor]) -> dict[str, str]:

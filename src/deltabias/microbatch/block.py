@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 _START = 2.0**7  # the largest element of the first gradient lands in [2^7, 2^8)
-_LIMIT = 2.0**16
+LIMIT = 2.0**16
 _CACHE_ELEMENTS = 2**17  # of a large tensor at a time: with its temporaries a few MiB
 
 
@@ -47,7 +47,7 @@ def fitting_scale(scale: Tensor, peak: Tensor) -> Tensor:
 
     Both are vectors with one entry per tensor. A peak that is not finite changes nothing.
     """
-    fits = (peak <= _LIMIT * scale) | ~torch.isfinite(peak)
+    fits = (peak <= LIMIT * scale) | ~torch.isfinite(peak)
     mantissa, _ = torch.frexp(peak)
     # peak = mantissa · 2^e exactly, so the quotient is exactly 2^(e-1), and never overflows.
     power = (peak / (2 * mantissa) / _START).clamp_min(torch.finfo(peak.dtype).tiny)

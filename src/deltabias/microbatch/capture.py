@@ -71,12 +71,19 @@ def _set_aside(params: Sequence[Tensor], grads: Gradients, positions: list[int])
         raise
     for i in positions:
         grads[i] = params[i].grad
-        params[i].grad = _accumulated(saved[i], grads[i])
+        if saved[i] is not None:
+            params[i].grad = saved[i]
+    _accumulate([(saved[i], grads[i]) for i in positions])
 
 
 @torch.no_grad()
-def _accumulated(running: Tensor | None, own: Tensor | None) -> Tensor | None:
-    """The in-place addition that backward would have done."""
-    if running is None or own is None:
-        return own if running is None else running
-    return running.add_(own)
+def _accumulate(pairs: list[tuple[Tensor | None, Tensor | None]]) -> None:
+    """The in-place additions that backward would have done."""
+    pairs = [pair for pair in pairs if pair[0] is not None and pair[1] is not None]
+    plain = [p for p in pairs if all(type(t) is Tensor and t.layout == torch.strided for t in p)]
+    if len(plain) == len(pairs) > 0:
+        running, own = zip(*pairs, strict=True)
+        torch._foreach_add_(running, own)  # one call for many small tensors
+        return
+    for running, own in pairs:
+        running.add_(own)

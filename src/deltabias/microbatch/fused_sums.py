@@ -9,72 +9,63 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from deltabias.one_pass import SMALL, call_flat, compiled
+from deltabias.one_pass import compiled
 
 
-def _shift(
-    grad: Tensor, mean: Tensor, ratio: Tensor, inverse: Tensor, scalars: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def _shift(mean: Tensor, grad: Tensor, scalars: Tensor) -> tuple[Tensor, ...]:
     """The new mean; how far old (down) and new (up) lie from it; both shares of the weight."""
-    ours, theirs, divisor = scalars.unbind()
-    old = mean * ratio
-    delta = grad.to(mean.dtype) / divisor * inverse - old
-    return old + delta * theirs, delta * -theirs, delta * ours, ours, theirs
+    ours, theirs, factor = scalars.unbind()
+    delta = grad.to(mean.dtype) * factor - mean
+    return mean + delta * theirs, delta * -theirs, delta * ours, ours, theirs
 
 
-def take_2(mean, grad, c2, ratio, inverse, scalars) -> None:
+def take_2(mean, grad, c2, scalars) -> None:
     """One more observation for the mean and c₂.
 
-    ``ratio`` is the old unit over the new one, ``inverse`` one over the new one; ``scalars`` are
-    the shares (old, new) of the weight, and what the gradient is divided by.
+    ``scalars`` are the shares (old, new) of the weight, and what the gradient is multiplied by to
+    be in the units of the sums.
     """
-    center, down, up, ours, theirs = _shift(grad, mean, ratio, inverse, scalars)
-    second = c2 * (ratio * ratio) + down * down
+    center, down, up, ours, theirs = _shift(mean, grad, scalars)
+    second = c2 + down * down
     mean.copy_(center)
     c2.copy_(second * ours + up * up * theirs)
 
 
-def take_3(mean, grad, c2, c3, ratio, inverse, scalars) -> None:
+def take_3(mean, grad, c2, c3, scalars) -> None:
     """The same with c₃."""
-    center, down, up, ours, theirs = _shift(grad, mean, ratio, inverse, scalars)
-    square, power = down * down, ratio * ratio
-    second = c2 * power
-    third = c3 * (power * ratio) + (square + 3 * second) * down
+    center, down, up, ours, theirs = _shift(mean, grad, scalars)
+    square = down * down
+    third = c3 + (square + 3 * c2) * down
     mean.copy_(center)
-    c2.copy_((second + square) * ours + up * up * theirs)
+    c2.copy_((c2 + square) * ours + up * up * theirs)
     c3.copy_(third * ours + up * up * up * theirs)
 
 
-def take_4(mean, grad, c2, c3, c4, ratio, inverse, scalars) -> None:
+def take_4(mean, grad, c2, c3, c4, scalars) -> None:
     """The same with c₃ and c₄."""
-    center, down, up, ours, theirs = _shift(grad, mean, ratio, inverse, scalars)
-    square, power = down * down, ratio * ratio
-    second, third = c2 * power, c3 * (power * ratio)
-    fourth = c4 * (power * power) + ((square + 6 * second) * down + 4 * third) * down
-    third = third + (square + 3 * second) * down
+    center, down, up, ours, theirs = _shift(mean, grad, scalars)
+    square = down * down
+    fourth = c4 + ((square + 6 * c2) * down + 4 * c3) * down
+    third = c3 + (square + 3 * c2) * down
     rise = up * up
     mean.copy_(center)
-    c2.copy_((second + square) * ours + rise * theirs)
+    c2.copy_((c2 + square) * ours + rise * theirs)
     c3.copy_(third * ours + rise * up * theirs)
     c4.copy_(fourth * ours + rise * rise * theirs)
 
 
-_TAKE: dict[int, Callable[..., None]] = {2: take_2, 3: take_3, 4: take_4}
+_TAKE: dict[int, Callable[..., None]] = {1: take_2, 2: take_3, 3: take_4}
 
 
 def take(
-    grads: Sequence[Tensor],
-    mean: Sequence[Tensor],
-    central: dict[int, Sequence[Tensor]],
-    ratio: Tensor,
-    inverse: Tensor,
-    numbers: tuple[float, float, float],
+    mean: Tensor, grad: Tensor, central: Sequence[Tensor], numbers: tuple[float, float, float]
 ) -> None:
-    """One microbatch into the sums of many tensors; `ratio` and `inverse` have one entry each."""
-    # the mean comes first: its dtype is that of the arithmetic, and its order in memory leads
-    columns = [mean, grads, *central.values(), ratio.unbind(), inverse.unbind()]
-    written = [True, False, *[True] * len(central), False, False]
-    call_flat(_TAKE[max(central)], columns, numbers, lead=0, written=written)
+    """One microbatch into the sums: flat tensors of one size; `numbers` as in `take_2`."""
+    function = _TAKE[len(central)]
+    scalars = torch.tensor(numbers, dtype=mean.dtype)
+    # a size of 1 would be a graph of its own
+    loop = compiled(function) if mean.numel() > 1 else function
+    loop(mean, grad, *central, scalars)
 
 
 def _products(grad: Tensor, mean: Tensor, inverse: Tensor) -> Tensor:
@@ -84,9 +75,5 @@ def _products(grad: Tensor, mean: Tensor, inverse: Tensor) -> Tensor:
 
 
 def inner_products(grad: Tensor, mean: Tensor, inverse: Tensor) -> Tensor:
-    """<x, y>, <y, y> and <x, x> in fp64, of x = grad · inverse and y = mean.
-
-    Both lie contiguously; small ones are not worth the call of a compiled graph.
-    """
-    loop = compiled(_products) if grad.numel() > SMALL else _products
-    return loop(grad.view(-1), mean.view(-1), inverse)
+    """<x, y>, <y, y> and <x, x> in fp64, of x = grad · inverse and y = mean; both flat."""
+    return compiled(_products)(grad, mean, inverse)

@@ -54,12 +54,21 @@ class Layout:
             raise ValueError("a parameter appears more than once; pass each tensor a single time")
         self.dtypes = tuple(dtype or _ACCUMULATE[param.dtype] for param in self.params)
         self.buckets = tuple(self._buckets())
+        self._bucket_of = {i: b for b, positions in enumerate(self.buckets) for i in positions}
 
     def __reduce__(self) -> tuple:
         return Layout, (self.params, self._dtype)  # ids change, so the index is made again
 
     def __len__(self) -> int:
         return len(self.params)
+
+    def bucket_of(self, i: int) -> int | None:
+        """Which of `buckets` position `i` is in; none has empty tensors."""
+        return self._bucket_of.get(i)
+
+    def elements(self, bucket: int) -> int:
+        """What the tensors of a bucket hold together."""
+        return sum(local(self.params[i]).numel() for i in self.buckets[bucket])
 
     @property
     def device(self) -> torch.device:

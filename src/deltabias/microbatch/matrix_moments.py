@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 from deltabias.microbatch.layout import Layout, local
+from deltabias.microbatch.matrix_products import symmetric_product
 from deltabias.microbatch.moments import Moments
 
 Deviations = tuple[Tensor, Tensor | None, Tensor | None]
@@ -133,12 +134,17 @@ class MatrixMoments:
     @property
     def left_mean(self) -> Tensor | None:
         """Σ w_r G_r G_rᵀ, [d, d]; None if the left factor is not kept."""
-        return self._in_units(self._scaled_squares()[0], 2)
+        return self.square_means()[0]
 
     @property
     def right_mean(self) -> Tensor | None:
         """Σ w_r G_rᵀ G_r, [n, n]; None if the right factor is not kept."""
-        return self._in_units(self._scaled_squares()[1], 2)
+        return self.square_means()[1]
+
+    def square_means(self) -> tuple[Tensor | None, Tensor | None]:
+        """`left_mean` and `right_mean`; of kept gradients in half the products of asking twice."""
+        left, right = self._scaled_squares()
+        return self._in_units(left, 2), self._in_units(right, 2)
 
     @property
     def gradients(self) -> Tensor | None:
@@ -231,7 +237,10 @@ class MatrixMoments:
 
     def _squares(self, x: Tensor) -> tuple[Tensor | None, Tensor | None]:
         with full_precision():
-            return x @ x.mT if self.left else None, x.mT @ x if self.right else None
+            return (
+                symmetric_product(x, x) if self.left else None,
+                symmetric_product(x.mT, x.mT) if self.right else None,
+            )
 
     def _stack(self, part: slice) -> Tensor:
         zero = torch.zeros_like(self.scaled_mean)

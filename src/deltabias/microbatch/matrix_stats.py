@@ -23,6 +23,7 @@ import torch
 import torch.distributed as dist
 
 from deltabias.microbatch import ranks
+from deltabias.microbatch.agreement import awaiting
 from deltabias.microbatch.layout import local
 from deltabias.microbatch.matrix_moments import MatrixBlocks, MatrixStep
 from deltabias.microbatch.matrix_streams import KeptStream, SketchStream, Stream
@@ -141,6 +142,7 @@ class MatrixStats(MicrobatchStats):
         self._block_size, self._keep, self._factors, self._seed = block_size, keep, factors, seed
         self._signs = Signs()
         super().__init__(params, moments=2, groups=groups, dtype=dtype)
+        self.agreement.add({name: str(value) for name, value in self._options().items()})
 
     @property
     def moments(self) -> int:
@@ -210,12 +212,20 @@ class MatrixStats(MicrobatchStats):
         ------
         RuntimeError
             torch.distributed is not initialized, or the step is reduced already.
+        RanksDisagree, RankLost
+            Other parameters or options on another rank; a rank that does not take part.
         """
         ranks.check_initialized()
         self._check_open()
+        self.check_ranks(process_group)
         self._begin()
-        for group in self._groups:
-            group.all_reduce(process_group)
+        try:
+            with awaiting("the merge of microbatch statistics"):
+                for group in self._groups:
+                    group.all_reduce(process_group)
+        except BaseException:
+            self.reset()  # merged by halves
+            raise
         self._reduced = self.count > 0
 
     def result(self) -> MatrixStep:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from deltabias.microbatch.block import usable
 from deltabias.microbatch.matrix_moments import full_precision
+from deltabias.microbatch.matrix_products import symmetric_product
 
 Reduce = Callable[[Tensor], None]
 
@@ -51,13 +52,13 @@ class Plan:
         for rows, columns in self.slices:
             block = x[rows, columns]
             with full_precision():
-                left = block @ block.mT if self.left else None
+                left = symmetric_product(block, block) if self.left else None
             if left is not None:
                 yield left
             del left
             if self.right:
                 with full_precision():
-                    right = block.mT @ block
+                    right = symmetric_product(block.mT, block.mT)
                 yield right
         yield x
 

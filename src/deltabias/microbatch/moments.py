@@ -16,10 +16,8 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from deltabias.microbatch.fused_sums import inner_products
+from deltabias.microbatch.alignment import alignment
 from deltabias.microbatch.layout import Layout, local
-
-_PIECE = 2**16
 
 
 @dataclass(frozen=True, eq=False)
@@ -238,30 +236,12 @@ class Moments:
         groups = tuple(replace(group, scale=group.scale * ratio) for group in self.groups)
         return replace(self, scale=scale, groups=groups), aligned
 
-    @torch.no_grad()
-    def alignment(
-        self, grad: Tensor, *, tolerance: float = 1e-2, fused: bool = False
-    ) -> tuple[Tensor, Tensor]:
-        """The scale that `scaled_to` gives to the statistics, and `aligned`, in one look.
+    def alignment(self, grad: Tensor, *, tolerance: float = 1e-2) -> tuple[Tensor, Tensor]:
+        """The scale that `scaled_to` gives to the statistics, and `aligned`, by inner products.
 
-        The same test by inner products, |x - s y|² = <x,x> - <x,y>²/<y,y>, taken in pieces that
-        fit a cache and summed in fp64: no tensor of the gradient's size is made. Each piece's
-        products are good to some 1e-5 of the whole, a tenth of the squared tolerance. With
-        `fused` one compiled loop sums in fp64, on a CPU.
+        See `deltabias.microbatch.alignment`, which looks at many tensors at once.
         """
-        grad, mean = local(grad).detach(), self.scaled_mean
-        one = torch.ones((), dtype=torch.bool, device=mean.device)
-        if not mean.numel():
-            return self.scale, one
-        if grad.stride() != mean.stride() or not mean.is_contiguous():
-            grad, mean = grad.contiguous(), mean.contiguous()
-        inverse = 1 / self.scale
-        take = inner_products if fused else _products_in_pieces
-        mixed, square, whole = take(grad, mean, inverse).unbind()
-        slope = mixed / torch.where(square > 0, square, 1.0)
-        aligned = whole - slope * mixed <= tolerance**2 * whole  # False for NaN
-        slope = torch.where(square > 0, slope, 1.0)
-        return (slope * self.scale).to(mean.dtype), aligned
+        return alignment(self.scaled_mean, self.scale, grad, tolerance=tolerance)
 
     def _skew_factor(self) -> float:
         """1 / (W H − 3m + 2), positive for m >= 3 as W H >= m²; 0 for m = 2."""
@@ -292,15 +272,6 @@ class Moments:
         for _ in range(power):
             scaled = scaled * factor
         return scaled
-
-
-def _products_in_pieces(grad: Tensor, mean: Tensor, inverse: Tensor) -> Tensor:
-    """<x, y>, <y, y> and <x, x> of x = grad · inverse and y = mean, as fp64."""
-    pieces = zip(grad.view(-1).split(_PIECE), mean.view(-1).split(_PIECE), strict=True)
-    scaled = ((piece.to(mean.dtype) * inverse, y) for piece, y in pieces)
-    return torch.stack(
-        [torch.stack([torch.dot(x, y), torch.dot(y, y), torch.dot(x, x)]) for x, y in scaled]
-    ).sum(0, dtype=torch.float64)
 
 
 @dataclass(frozen=True, eq=False)

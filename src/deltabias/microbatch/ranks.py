@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from deltabias.microbatch.accumulator import Accumulator
-from deltabias.microbatch.agreement import awaiting, is_distributed
+from deltabias.microbatch.agreement import MARK_BITS, Agreement, awaiting, is_distributed
 from deltabias.microbatch.block import Block, usable
 from deltabias.microbatch.layout import local
 
@@ -35,21 +35,39 @@ def check_initialized() -> None:
         )
 
 
+def check_call(groups: int, *, from_grad: bool) -> None:
+    """Raise for a merge that cannot be."""
+    check_initialized()
+    if from_grad and groups > 1:
+        raise ValueError(
+            f"from_grad=True with {groups=}: the gradient is the mean of all groups, not of each; "
+            "leave from_grad out"
+        )
+
+
 @torch.no_grad()
-def all_reduce(acc: Accumulator, group: Group, *, from_grad: bool = False) -> None:
+def all_reduce(
+    acc: Accumulator,
+    group: Group,
+    *,
+    from_grad: bool = False,
+    agreement: Agreement | None = None,
+) -> None:
     """Merge `acc` over the ranks of `group`, in place.
 
     All ranks receive the same sums, so their copies agree as far as the backend's do. With
     `from_grad` the direction of each common mean is ``param.grad``, which must be the same on all
     ranks: the means are not communicated. A parameter whose ``grad`` turns out not to be the mean
-    gets NaN for a mean, which no gradient is aligned with.
+    gets NaN for a mean, which no gradient is aligned with. What `agreement` follows is compared
+    with the counts, in the same collective.
 
-    Raises `RankLost` where a rank does not answer.
+    Raises `RankLost` where a rank does not answer, and `RanksDisagree`; the sums are of no use
+    then.
     """
     if from_grad:
         _check_grads(acc)
     with awaiting("the merge of microbatch statistics"):
-        share, live, products = _reduce_counts(acc, group, from_grad)
+        share, live, products = _reduce_counts(acc, group, from_grad, agreement)
         acc.make_own()
         acc.require(live)
         _reduce_flags_and_scales(acc, live, group)
@@ -70,18 +88,23 @@ def all_reduce(acc: Accumulator, group: Group, *, from_grad: bool = False) -> No
 
 
 def _reduce_counts(
-    acc: Accumulator, group: Group, from_grad: bool
+    acc: Accumulator, group: Group, from_grad: bool, agreement: Agreement | None
 ) -> tuple[float, list[int], dict[int, float]]:
     """This rank's share of the weight, which parameters had a gradient on any rank, W <ḡ, grad>."""
+    mark = agreement.mark() if agreement else 0
+    bits = [float(mark >> k & 1) for k in range(MARK_BITS)]  # every sum is 0 or N if ranks agree
     alive = [float(mean is not None) for mean in acc.mean]
     products = [_product(acc, i) for i in range(len(alive))] if from_grad else []
     device = acc.layout.device
-    plain = [acc.count, acc.weight, acc.inverse_weight, *alive]
+    plain = [*bits, acc.count, acc.weight, acc.inverse_weight, *alive]
     numbers = torch.tensor(plain, dtype=torch.float64, device=device)
     if products:
         numbers = torch.cat([numbers, torch.stack([p.to(device) for p in products])])
     dist.all_reduce(numbers, group=group)
-    count, weight, inverse_weight, *rest = numbers.tolist()  # the one wait for the device
+    rest = numbers.tolist()  # the one wait for the device
+    if agreement and not {0, dist.get_world_size(group)}.issuperset(rest[:MARK_BITS]):
+        agreement.explain(group)
+    count, weight, inverse_weight, *rest = rest[MARK_BITS:]
     share = acc.weight / weight if weight else 0.0
     acc.count, acc.weight, acc.inverse_weight = int(count), weight, inverse_weight
     live = [i for i, ranks in enumerate(rest[: len(alive)]) if ranks]

@@ -8,7 +8,8 @@ observation, and no variance.
 A reduce-scatter brings to the owner of a shard the *sum* over ranks; an all-to-all of the same
 buffer brings all N of the *terms*, and each rank sends the same (N−1)/N of it as a ring
 reduce-scatter does. So the owner sums them itself, sees N observations, and nothing more is
-communicated than without statistics (but for one number per rank and microbatch: the weights).
+communicated than without statistics (but for two numbers per rank and microbatch: its weight, and
+a mark of the optimizer's options, which must be equal).
 """
 
 from collections.abc import Iterator
@@ -128,7 +129,8 @@ class RankGradients:
             weights = self._gathered(self._pending + weight)
         self._open = _Terms(self._stats, weights)
         try:
-            yield
+            with awaiting("a forward or backward pass"):  # FSDP2's own collectives
+                yield
             terms = self._open
         finally:
             self._open = None
@@ -138,10 +140,14 @@ class RankGradients:
             self._stats.merge_streams(terms.streams)
 
     def _gathered(self, weight: float) -> list[float]:
-        mine = torch.tensor([weight], dtype=torch.float64, device=self._device)
+        agreement = self._stats.agreement
+        mine = torch.tensor([weight, agreement.mark()], dtype=torch.float64, device=self._device)
         everyone = [torch.empty_like(mine) for _ in range(dist.get_world_size(self._group))]
         dist.all_gather(everyone, mine, group=self._group)
-        return torch.cat(everyone).tolist()
+        weights, marks = torch.stack(everyone).T.tolist()
+        if len(set(marks)) > 1:
+            agreement.explain(self._group)
+        return weights
 
     def keep(self, rows: Tensor) -> None:
         """Every rank's part of what is about to be handed to the parameters, [N, elements]."""

@@ -10,12 +10,15 @@ from deltabias.microbatch import ranks
 from deltabias.microbatch.accumulator import Accumulator
 from deltabias.microbatch.agreement import Agreement, describe
 from deltabias.microbatch.capture import own_gradients
-from deltabias.microbatch.layout import Layout, checked_weight, local
+from deltabias.microbatch.depth import Depth
+from deltabias.microbatch.flat import FlatAccumulator, Gathering
+from deltabias.microbatch.layout import Layout, checked_weight
+from deltabias.microbatch.merging import check_mergeable
 from deltabias.microbatch.moments import Moments, StepMoments
 from deltabias.one_pass import compiler_missing
 
 
-class MicrobatchStats:
+class MicrobatchStats(Depth):
     r"""Mean and central moments of the microbatch gradients of one optimizer step.
 
     .. math:: \bar g = \sum_r w_r g_r / W, \qquad c_k = \sum_r w_r (g_r - \bar g)^k / W,
@@ -41,7 +44,9 @@ class MicrobatchStats:
         followed, and the records are local tensors.
     moments
         highest central moment: 2 (variance of the mean), 3 (covariance with the mean of squares)
-        or 4 (variance of the mean of squares)
+        or 4 (variance of the mean of squares). None: what the optimizers need that these are
+        attached to, 4 where none is by the first microbatch. One that is attached later, and needs
+        more, gets it from the next step on; during a step it is refused.
     groups
         for cross-fitting: microbatches are dealt to this many groups, each in turn to the one that
         has the fewest, and each group's record is kept. The whole is their merge, so `add` costs
@@ -61,26 +66,24 @@ class MicrobatchStats:
     """
 
     _every = 1
-    _fused = False
+    _gathering: Gathering | None = None  # with a compiled pass
     _unseen = 0  # microbatches of a step that is not looked at
 
     def __init__(
         self,
         params: Iterable,
         *,
-        moments: int = 4,
+        moments: int | None = None,
         groups: int = 1,
         dtype: torch.dtype | None = None,
         every: int = 1,
     ) -> None:
         if not isinstance(every, int) or isinstance(every, bool) or every < 1:
             raise ValueError(f"{every=} is not a number of steps; pass an integer >= 1")
-        if moments not in (2, 3, 4):
-            raise ValueError(f"{moments=} is not supported; allowed are 2, 3 and 4")
         if not isinstance(groups, int) or groups < 1:
             raise ValueError(f"{groups=} is not a number of groups; pass an integer >= 1")
         self._layout = Layout(params, dtype)
-        self._moments = moments
+        super().__init__(moments)
         self._num_groups = groups
         self._every = every
         self._generation = 0
@@ -92,11 +95,6 @@ class MicrobatchStats:
     def params(self) -> tuple[Tensor, ...]:
         """The tensors followed, in the order that `add` expects."""
         return self._layout.params
-
-    @property
-    def moments(self) -> int:
-        """The highest central moment that is kept."""
-        return self._moments
 
     @property
     def group_count(self) -> int:
@@ -144,9 +142,21 @@ class MicrobatchStats:
     def fuse(self) -> None:
         """From the next step on one compiled pass per microbatch: on CPUs, with a C++ compiler."""
         on_cpu = all(param.device.type == "cpu" for param in self.params)
-        self._fused = on_cpu and not compiler_missing()
+        if on_cpu and not compiler_missing() and self._gathering is None:
+            # where steps without sums lie between, their memory is not kept for them
+            self._gathering = Gathering(self._layout, recycle=self._every == 1)
         if not self.count:
             self.reset()
+
+    def release_memory(self) -> None:
+        """Give back to the system what fused sums keep for the next step; no record is touched."""
+        if self._gathering is not None:
+            self._gathering.memory.release()
+
+    def continue_from(self, generation: int) -> None:
+        """Forget this step, and begin the next as statistics of that `generation` would."""
+        self.reset()
+        self._generation = generation
 
     def reset(self) -> None:
         """Forget this step. Records handed out before stay valid."""
@@ -228,9 +238,7 @@ class MicrobatchStats:
         """
         if other is self:
             raise ValueError("merge of statistics with themselves would count everything twice")
-        if other._signature() != self._signature():
-            needs = "merge needs the same shapes, dtypes, devices, moments and groups"
-            raise ValueError(f"{needs}; got {other._described()} for {self._described()}")
+        check_mergeable(self, other, (self._layout, other._layout))
         if other._consumed:
             raise RuntimeError("the other statistics were consumed already; merge before consume")
         other._check_open()
@@ -271,28 +279,27 @@ class MicrobatchStats:
         RanksDisagree, RankLost
             Other parameters or options on another rank; a rank that does not take part.
         """
-        ranks.check_initialized()
-        if from_grad and self._num_groups > 1:
-            raise ValueError(
-                f"from_grad=True with groups={self._num_groups}: the gradient is the mean of all "
-                "groups, not of each; leave from_grad out"
-            )
+        ranks.check_call(self._num_groups, from_grad=from_grad)
         self._check_open()
         self.check_ranks(process_group)
-        if not self.is_looking:  # the same on every rank, and nothing to merge
-            self._begin()
-            self._reduced = self.count > 0
-            return
+        looking, agreement = self.is_looking, self.agreement
         self._begin()
-        for group in self._groups:
-            ranks.all_reduce(group, process_group, from_grad=from_grad)
+        if not looking:  # the same on every rank, and nothing to merge
+            self._unseen = max(self._unseen, 1)  # a rank without any steps with the others
+        try:
+            for group in self._groups if looking else ():
+                ranks.all_reduce(group, process_group, from_grad=from_grad, agreement=agreement)
+        except BaseException:
+            self.reset()  # merged by halves
+            raise
         self._reduced = self.count > 0
 
     def check_ranks(self, process_group: "torch.distributed.ProcessGroup | None" = None) -> None:
         """Once: raise on every rank, as `check_agreement`, unless all have alike parameters and
         options, and what else is in ``agreement``."""
-        options = {"moments": self._moments, "groups": self._num_groups, "every": self._every}
+        options = {"moments": self.moments, "groups": self._num_groups, "every": self._every}
         options |= {"dtype": self._layout.dtypes}
+        options |= {"step of the cycle": (self._generation - self.is_fresh) % self._every}
         own = {name: str(value) for name, value in options.items()}
         self.agreement.check(lambda: describe(self.params) | own, process_group)
 
@@ -341,7 +348,8 @@ class MicrobatchStats:
         return [self._stream() for _ in self._groups]
 
     def _stream(self) -> Accumulator:
-        return Accumulator(self._layout, range(2, self._moments + 1), fused=self._fused)
+        kept = self._layout, range(2, self.moments + 1)
+        return FlatAccumulator(*kept, self._gathering) if self._gathering else Accumulator(*kept)
 
     def merge_streams(self, streams: Sequence[Accumulator]) -> None:
         """Add what another source has collected, group by group."""
@@ -367,6 +375,7 @@ class MicrobatchStats:
             self.reset()
         if not self.count:
             self._generation += 1
+            self._settle()
 
     def _check_open(self) -> None:
         if self._reduced and not self._consumed:
@@ -389,12 +398,3 @@ class MicrobatchStats:
             return None
         split = self._groups if self._num_groups > 1 else []
         return total.moments(i, groups=tuple(group.moments(i) for group in split))
-
-    def _described(self) -> str:
-        sizes = f"moments={self._moments}, groups={self._num_groups}"
-        return f"{sizes}, {len(self.params)} parameters"
-
-    def _signature(self) -> tuple:
-        """What two statistics must share to be merged."""
-        shapes = tuple((local(p).shape, local(p).device) for p in self.params)
-        return shapes, self._layout.dtypes, self._moments, self._num_groups

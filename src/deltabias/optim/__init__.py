@@ -13,6 +13,7 @@ Drop-in replacements for their namesakes, with ``correction=`` and microbatch st
 """
 
 from deltabias.optim.adamw import AdamW
+from deltabias.optim.fused import SlowStepWarning
 from deltabias.optim.meter import Validity
 from deltabias.optim.muon import Muon
 from deltabias.optim.rmsprop import RMSprop
@@ -20,4 +21,13 @@ from deltabias.optim.shampoo import Shampoo
 from deltabias.optim.shampoo_meter import MatrixValidity
 from deltabias.optim.sophia import SophiaG
 
-__all__ = ["AdamW", "MatrixValidity", "Muon", "RMSprop", "Shampoo", "SophiaG", "Validity"]
+__all__ = [
+    "AdamW",
+    "MatrixValidity",
+    "Muon",
+    "RMSprop",
+    "Shampoo",
+    "SlowStepWarning",
+    "SophiaG",
+    "Validity",
+]

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim.adamw import adamw as torch_adamw
 from torch.optim.optimizer import ParamsT
 
 from deltabias.generated import adamw, adamw_mean_of_squares
@@ -14,22 +15,17 @@ from deltabias.optim.checks import (
     NONFINITE,
     check_betas,
     check_choice,
-    check_fused,
     check_range,
     refuse_flags,
 )
 from deltabias.optim.compiled_step import lie_alike
 from deltabias.optim.cross_fit import CROSS_FITTED, crossed_step, fold_names
-from deltabias.optim.shares import STORAGE
 from deltabias.optim.stepping import by_device_and_dtype
 
 SECOND_MOMENTS: dict[str, ModuleType] = {
     "square_of_mean": adamw,
     "mean_of_squares": adamw_mean_of_squares,
 }
-
-SHARED = ("delta", "closed_form")
-"""Corrections that can remember shares, for statistics every k-th step."""
 
 
 def _as_laid(grad: Tensor, param: Tensor) -> Tensor:
@@ -50,6 +46,13 @@ class AdamW(AveragedOptimizer):
     ----------
     params, lr, betas, eps, weight_decay, maximize, foreach
         as `torch.optim.AdamW`
+    capturable
+        as torch's: step counts stand on the parameter's device, nothing is read back from there,
+        and a CUDA graph may repeat the step, its statistics included. What the host decides is
+        frozen with the graph: the number of microbatches, their weights, ``lr`` unless it is a
+        tensor on the device; the counts of `validity` that the host keeps are those of its own
+        calls. ``nonfinite`` must be 'skip' or 'ignore'; without ``storage``, and not for the
+        cross-fitted corrections. Capture after a step or two that had statistics, as torch asks.
     correction : {"delta", "closed_form", "inversion", "cross_fit", "cross_fit+delta", "none"}
         ``delta`` (default) corrects coupling and inversion over the whole trajectory;
         ``closed_form`` is the one-buffer version for normal gradient noise; ``inversion`` corrects
@@ -66,21 +69,36 @@ class AdamW(AveragedOptimizer):
         nothing can be compiled it says so once and runs the same step uncompiled. Compiling takes
         seconds at the first step; without it a corrected step is many passes over memory, on a
         CPU ten times slower and more (`python -m validation.benchmarks rivals`).
+    exact : bool
+        with ``fused=True`` on CUDA: every root and division rounded as IEEE 754 wants it, all
+        operations in the order of the step without ``fused``, whose bits it gives; without it they
+        are a few units in the last place off. Refused on a CPU, where the step without ``fused``
+        is the exact one.
+    stochastic_rounding : bool
+        with ``fused=True`` on CUDA, for bf16 parameters: each is rounded up or down at random, with
+        the right mean, so that updates below half a unit are not lost
+    seed : int
+        of the rounding; with the step count it settles every bit. It is saved in the group, so a
+        checkpoint goes on alike, and must be the same on every rank.
     storage : {None, "float32", "bfloat16", "int8"}
         None tracks the estimates at full precision, in every step. The others remember *shares*
         instead, averages of each estimate relative to its own step's second moment, which is what
-        ``MicrobatchStats(params, every=k)`` needs: 5 bytes a parameter in int8 and 10 in bf16 for
+        ``MicrobatchStats(params, every=k)`` needs: 6 bytes a parameter in int8 and 12 in bf16 for
         ``delta`` (None: 12), 2 and 4 for ``closed_form`` (None: 4). See `deltabias.optim.shares`.
     nonfinite : {"raise", "skip", "ignore"}
         what to do with a NaN or infinite gradient. The look costs one device synchronization;
-        ``ignore`` does not look, as torch.
+        ``ignore`` does not look, as torch. With ``capturable`` the device decides: ``skip`` takes
+        the whole step back there, which costs a copy of parameters and state while it lasts.
 
     Raises
     ------
     ValueError
-        for hyperparameters out of range.
+        for hyperparameters out of range, and options that exclude each other.
     NotImplementedError
-        for amsgrad, capturable and differentiable.
+        for amsgrad and differentiable.
+    RuntimeError
+        for parameters on a device, or of a dtype, that ``fused``, ``exact``,
+        ``stochastic_rounding`` or ``capturable`` is not made for.
 
     Sources
     -------
@@ -103,7 +121,7 @@ class AdamW(AveragedOptimizer):
     """
 
     states = ("exp_avg", "exp_avg_sq")
-    unsupported = ("capturable", "differentiable", "amsgrad")
+    unsupported = ("differentiable", "amsgrad")
 
     def __init__(
         self,
@@ -123,9 +141,11 @@ class AdamW(AveragedOptimizer):
         second_moment: str = "square_of_mean",
         nonfinite: str = "raise",
         storage: str | None = None,
+        exact: bool = False,
+        stochastic_rounding: bool = False,
+        seed: int = 0,
     ):
-        flags = {"amsgrad": amsgrad, "capturable": capturable, "differentiable": differentiable}
-        refuse_flags("AdamW", flags)
+        refuse_flags("AdamW", {"amsgrad": amsgrad, "differentiable": differentiable})
         defaults = {
             "lr": lr,
             "betas": betas,
@@ -136,8 +156,12 @@ class AdamW(AveragedOptimizer):
             "correction": correction,
             "second_moment": second_moment,
             "nonfinite": nonfinite,
+            "capturable": capturable,
             "fused": fused,
             "storage": storage,
+            "exact": exact,
+            "stochastic_rounding": stochastic_rounding,
+            "seed": seed,
         }
         super().__init__(params, defaults)
 
@@ -160,7 +184,7 @@ class AdamW(AveragedOptimizer):
             )
             if isinstance(v, Tensor)
         ]
-        if options["foreach"] and tensors:
+        if options["foreach"] and tensors and not options["capturable"]:
             raise ValueError(f"{tensors[0]} in a tensor is not supported with foreach=True.")
         squared = options["second_moment"] == "square_of_mean"
         if options["correction"] in ("closed_form", *CROSS_FITTED) and not squared:
@@ -173,32 +197,31 @@ class AdamW(AveragedOptimizer):
     @staticmethod
     def _check_implementation(options: dict[str, Any]) -> None:
         """Raise for options of which each is known, but not together."""
-        correction, storage = options["correction"], options["storage"]
-        if storage not in STORAGE:
-            allowed = ", ".join(map(repr, STORAGE))
-            raise ValueError(f"{storage=} is not known; use one of {allowed}.")
-        if storage is not None and (
-            correction not in SHARED or options["second_moment"] != "square_of_mean"
-        ):
-            raise ValueError(
-                f"{storage=} remembers shares, which correction={' and '.join(map(repr, SHARED))} "
-                f"with second_moment='square_of_mean' have; got {correction=}, "
-                f"second_moment={options['second_moment']!r}. Leave storage out."
-            )
-        check_fused(options)
+        correction = options["correction"]
         if options["fused"] and correction in CROSS_FITTED:
             raise NotImplementedError(
                 f"AdamW(fused=True) has no one-pass step for {correction=}; leave fused out."
             )
+        if options["capturable"] and correction in CROSS_FITTED:
+            raise NotImplementedError(
+                f"AdamW(capturable=True) has no step for {correction=}; leave capturable out."
+            )
 
     def _step_as_torch(self, group: dict[str, Any], params: list[Tensor]) -> bool:
+        if self._feeds_on_moments(group) or any(self._arithmetic(group).values()):
+            return False
+        if group["capturable"] and not group["fused"]:
+            self._step_captured(group, params)
+            return True
         states = [self.state[p] for p in params]
         # torch's kernel walks through memory, and takes it that all tensors lie alike
         plain = all(
-            type(p) in (Tensor, torch.nn.Parameter) and lie_alike(p, *(s[n] for n in self.states))
+            type(p) in (Tensor, torch.nn.Parameter)
+            and lie_alike(p, *(s[n] for n in self.states))
+            and {p.dtype} == {p.grad.dtype, *(s[n].dtype for n in self.states)}
             for p, s in zip(params, states, strict=True)
         )
-        if self._feeds_on_moments(group) or not plain:
+        if not plain:
             return False
         for indices in by_device_and_dtype(params):
             chosen = [params[i] for i in indices]
@@ -211,7 +234,7 @@ class AdamW(AveragedOptimizer):
                 [states[i]["exp_avg"] for i in indices],
                 [states[i]["exp_avg_sq"] for i in indices],
                 [],
-                [step.to(chosen[0].device) for step in steps],
+                [step.to(chosen[0].device, non_blocking=True) for step in steps],
                 amsgrad=False,
                 lr=group["lr"],
                 beta1=group["betas"][0],
@@ -221,6 +244,28 @@ class AdamW(AveragedOptimizer):
                 maximize=group["maximize"],
             )
         return True
+
+    def _step_captured(self, group: dict[str, Any], params: list[Tensor]) -> None:
+        """torch's own step for graphs, which rounds otherwise than its plain one."""
+        states = [self.state[p] for p in params]
+        beta1, beta2 = group["betas"]
+        torch_adamw(
+            params,
+            [p.grad for p in params],
+            [s["exp_avg"] for s in states],
+            [s["exp_avg_sq"] for s in states],
+            [],
+            [s["step"] for s in states],
+            foreach=group["foreach"],
+            capturable=True,
+            amsgrad=False,
+            beta1=beta1,
+            beta2=beta2,
+            lr=group["lr"],
+            weight_decay=group["weight_decay"],
+            eps=group["eps"],
+            maximize=group["maximize"],
+        )
 
     def _module(self, group: dict[str, Any]) -> ModuleType:
         return SECOND_MOMENTS[group["second_moment"]]
@@ -261,7 +306,7 @@ class AdamW(AveragedOptimizer):
         params: list[Tensor],
         grads: list[Tensor],
         moments: StepMoments | None,
-        count: float,
+        count: float | None,
         foreach: bool,
     ) -> None:
         if not self._crosses(group) or (moments is None and not self._had_statistics):
@@ -275,7 +320,7 @@ class AdamW(AveragedOptimizer):
             misfit = crossed_step(
                 self._module(group), state, param, grad, moments, scalars, delta=delta
             )
-            self._misaligned = self._misaligned + misfit.long()
+            self._tally("_misaligned", misfit)
 
     def _remembers(self, state: dict[str, Tensor], group: dict[str, Any]) -> bool:
         folds = (

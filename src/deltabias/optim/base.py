@@ -2,26 +2,29 @@
 
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim.optimizer import Optimizer, ParamsT
+from torch.optim.optimizer import ParamsT
 
 from deltabias.microbatch import MicrobatchStats, Moments, StepMoments
 from deltabias.microbatch.layout import local
+from deltabias.optim.capturable import refuse_capture, refuse_reading, undone_where
+from deltabias.optim.checkpoint import Resumable
 from deltabias.optim.checks import (
+    IMPLEMENTATION,
     all_finite,
     described,
+    finite_flag,
     refuse_flags,
     refuse_gradient,
     refuse_parameter,
     refuse_sharded,
 )
+from deltabias.optim.cycle import begin_cycle, restore_cycle
 from deltabias.optim.meter import Validity, summarize
-
-IMPLEMENTATION = ("capturable", "differentiable", "fused")
-"""Flags of torch.optim that choose how a step is computed, not what it is."""
 
 
 def accumulator_dtype(param: Tensor) -> torch.dtype:
@@ -29,7 +32,7 @@ def accumulator_dtype(param: Tensor) -> torch.dtype:
     return torch.float64 if param.dtype == torch.float64 else torch.float32
 
 
-class CorrectedOptimizer(Optimizer):
+class CorrectedOptimizer(Resumable):
     """A shell: collects tensors, hands them to generated functions, counts what happened.
 
     Subclasses set ``states`` (the rule's own, in the parameter's dtype), give the names of the
@@ -46,6 +49,7 @@ class CorrectedOptimizer(Optimizer):
         self._stats: MicrobatchStats | None = None
         self._counts = {"steps": 0, "corrected": 0, "uncorrected": 0, "skipped": 0}
         self._misaligned: Tensor | int = 0
+        self._skipped: Tensor | int = 0  # of which the host has not heard
         self._had_statistics = False
         self._warned: set[str] = set()
         super().__init__(params, defaults)
@@ -66,7 +70,9 @@ class CorrectedOptimizer(Optimizer):
         for group in self.param_groups:
             self._check_statistics(stats, group)
         self._stats = stats
-        stats.agreement.add(described(self))
+        stats.agreement.follow(self, described)
+        if not stats.generation:
+            restore_cycle(self.param_groups, stats)
 
     @staticmethod
     def _check_known(stats: MicrobatchStats, params: list[Tensor]) -> None:
@@ -80,7 +86,7 @@ class CorrectedOptimizer(Optimizer):
 
     def _check_statistics(self, stats: MicrobatchStats, group: dict[str, Any]) -> None:
         needed = self._moments_needed(group)
-        if stats.moments < needed:
+        if not stats.has_room_for(needed):
             raise ValueError(
                 f"correction={group['correction']!r} needs moments={needed}, the statistics keep "
                 f"moments={stats.moments}; build MicrobatchStats(params, moments={needed})."
@@ -89,9 +95,10 @@ class CorrectedOptimizer(Optimizer):
         if every > 1 and not self._remembers_shares(group):
             raise ValueError(
                 f"statistics with {every=} are for a step that remembers what it saw; pass "
-                "storage='int8' (or 'bfloat16', 'float32') to AdamW with correction='delta' or "
-                "'closed_form', or build MicrobatchStats(params, every=1)."
+                "storage='int8' (or 'bfloat16', 'float32') to AdamW or RMSprop with "
+                "correction='delta' or 'closed_form', or build MicrobatchStats(params, every=1)."
             )
+        stats.make_room_for(needed)
 
     def _remembers_shares(self, group: dict[str, Any]) -> bool:
         """Whether the group's correction works without statistics in between."""
@@ -131,10 +138,10 @@ class CorrectedOptimizer(Optimizer):
         self._counts["uncorrected"] += 1
         self._warn_once(f"{type(self).__name__}: uncorrected step: {reason}.")
 
-    def _warn_once(self, text: str) -> None:
+    def _warn_once(self, text: str, category: type[Warning] = RuntimeWarning) -> None:
         if text not in self._warned:
             self._warned.add(text)
-            warnings.warn(text, RuntimeWarning, stacklevel=4)
+            warnings.warn(text, category, stacklevel=4)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """As torch's; statistics that no step has used go with the gradients."""
@@ -154,8 +161,10 @@ class CorrectedOptimizer(Optimizer):
             for a gradient with a NaN or an infinity (``nonfinite='raise'``, the default), before
             any state is touched.
         RuntimeError
-            for sparse and complex gradients, before any state is touched.
+            for sparse and complex gradients, before any state is touched; in a graph that is
+            being captured, without ``capturable=True``.
         """
+        refuse_capture(self)
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -165,6 +174,11 @@ class CorrectedOptimizer(Optimizer):
             refuse_gradient(param)
         if not self._finite(with_grad):
             return loss
+        with self._undone_if_bad(with_grad):
+            self._take_step(with_grad)
+        return loss
+
+    def _take_step(self, with_grad: list[Tensor]) -> None:
         self._before_update(with_grad)
         moments = self._take_statistics()
         self._counts["steps"] += 1
@@ -179,23 +193,29 @@ class CorrectedOptimizer(Optimizer):
                 self._init_state(param, group)
             if params:
                 self._update_group(group, params, moments)
-        return loss
 
     def _before_update(self, params: list[Tensor]) -> None:
         """A last look before anything is changed."""
         if self._stats is not None and any(map(self._wants_statistics, self.param_groups)):
             self._check_known(self._stats, params)
 
+    @property
+    def _captures(self) -> bool:
+        """Whether steps are to be recorded in a graph: then nothing is read from the device."""
+        return any(group.get("capturable") for group in self.param_groups)
+
+    def _looked_at(self, params: list[Tensor]) -> list[Tensor]:
+        """The parameters of the groups that care about what is not finite."""
+        groups = [g for g in self.param_groups if g["nonfinite"] != "ignore"]
+        wanted = {id(p) for group in groups for p in group["params"]}
+        return [p for p in params if id(p) in wanted]
+
     def _finite(self, params: list[Tensor]) -> bool:
         """Whether the step may be taken; each group has its own policy."""
-        wanted = {
-            id(p)
-            for group in self.param_groups
-            if group["nonfinite"] != "ignore"
-            for p in group["params"]
-        }
-        looked_at = [p for p in params if id(p) in wanted]
-        if all_finite([p.grad for p in looked_at]):
+        if self._captures:
+            return True  # decided on the device
+        looked_at = self._looked_at(params)
+        if not looked_at or all_finite([p.grad for p in looked_at]):
             return True
         bad = next(p for p in looked_at if not all_finite([p.grad]))
         if self._group_of(bad)["nonfinite"] == "raise":
@@ -208,6 +228,24 @@ class CorrectedOptimizer(Optimizer):
             self._stats.reset()
         self._warn_once(f"{type(self).__name__}: a step with a non-finite gradient was skipped.")
         return False
+
+    def _undone_if_bad(self, params: list[Tensor]) -> AbstractContextManager[None]:
+        """With ``capturable=True`` the whole step is taken back where a gradient is bad."""
+        looked_at = self._looked_at(params) if self._captures else []
+        if not looked_at:
+            return nullcontext()
+        bad = ~finite_flag([p.grad for p in looked_at])
+        self._tally("_skipped", bad)
+        states = [t for p in params for t in self.state[p].values() if isinstance(t, Tensor)]
+        return undone_where(bad, [*params, *states])
+
+    def _tally(self, name: str, flag: Tensor) -> None:
+        """Count on the device, in place once the count is there: a graph repeats an address."""
+        count = getattr(self, name)
+        if isinstance(count, Tensor) and count.device == flag.device:
+            count.add_(flag.long())
+        else:
+            setattr(self, name, count + flag.long())
 
     def _update_group(
         self, group: dict[str, Any], params: list[Tensor], moments: StepMoments | None
@@ -235,7 +273,7 @@ class CorrectedOptimizer(Optimizer):
     def _aligned(self, record: Moments, grad: Tensor) -> tuple[dict[int, Tensor], Tensor]:
         """The record in the gradient's scale; unit 0 where it does not belong to the gradient."""
         scaled, aligned = record.scaled_to(grad)
-        self._misaligned = self._misaligned + (~aligned).long()
+        self._tally("_misaligned", ~aligned)
         # torch.where, not a product: NaN times zero is NaN
         central = {
             k: torch.where(aligned, c, torch.zeros_like(c))
@@ -254,6 +292,7 @@ class CorrectedOptimizer(Optimizer):
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """As torch's; state is complete from here on."""
         refuse_flags(type(self).__name__, self._flags(param_group))
+        options = {**self.defaults, **param_group}
         given = param_group["params"]
         if not isinstance(given, Tensor | set):  # an iterator is read once; a set torch refuses
             given = list(given)
@@ -261,18 +300,23 @@ class CorrectedOptimizer(Optimizer):
         tensors = [item[1] if isinstance(item, tuple) else item for item in items]
         for param in tensors:
             if isinstance(param, Tensor):  # anything else is torch's to refuse
-                refuse_parameter(param)
-                if not self.elementwise:
-                    refuse_sharded(type(self).__name__, param)
+                self._refuse_parameter(param, options)
         if self._stats is not None:
             needing = [p for p in tensors if isinstance(p, Tensor) and p.requires_grad]
             self._check_known(self._stats, needing)
-            self._check_statistics(self._stats, {**self.defaults, **param_group})
+            self._check_statistics(self._stats, options)
         super().add_param_group({**param_group, "params": given})
         group = self.param_groups[-1]
+        begin_cycle(group)
         for param in group["params"]:
             if param.requires_grad:
                 self._init_state(param, group)
+
+    def _refuse_parameter(self, param: Tensor, options: dict[str, Any]) -> None:
+        """Raise for a parameter that this optimizer has no step for, with a group's options."""
+        refuse_parameter(param)
+        if not self.elementwise:
+            refuse_sharded(type(self).__name__, param)
 
     @classmethod
     def _flags(cls, group: dict[str, Any]) -> dict[str, Any]:
@@ -286,11 +330,11 @@ class CorrectedOptimizer(Optimizer):
         """What an accumulator or a counter is kept in, whatever the parameter's dtype."""
         return torch.float32 if name in self.counters else accumulator_dtype(param)
 
-    @torch.no_grad()
     def _init_state(self, param: Tensor, group: dict[str, Any]) -> None:
         state = self.state[param]
         if "step" not in state:
-            state["step"] = torch.tensor(0.0, dtype=torch.float32)
+            place = self._place_of_counts(param, group)
+            state["step"] = torch.zeros((), dtype=torch.float32, device=place)
         for name in self.states:
             if name not in state:
                 state[name] = torch.zeros_like(param, memory_format=torch.preserve_format)
@@ -301,70 +345,6 @@ class CorrectedOptimizer(Optimizer):
                     param, dtype=dtype, memory_format=torch.preserve_format
                 )
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """As torch's, and fp32 accumulators of bf16 parameters stay fp32.
-
-        A checkpoint of torch's own optimizer of the same name loads; its missing accumulators
-        start at zero, which is no correction.
-
-        Raises
-        ------
-        NotImplementedError
-            for a checkpoint with a flag of torch.optim that is not supported and changes the
-            update (amsgrad, momentum, centered); nothing is loaded. Flags that only choose an
-            implementation (fused, capturable, differentiable) are dropped.
-        """
-        for saved_group in state_dict["param_groups"]:
-            flags = self._flags(saved_group)
-            refuse_flags(
-                type(self).__name__, {k: v for k, v in flags.items() if k not in IMPLEMENTATION}
-            )
-        own = [{n: g[n] for n in IMPLEMENTATION if n in g} for g in self.param_groups]
-        super().load_state_dict(state_dict)
-        for group, flags in zip(self.param_groups, own, strict=True):
-            for name in IMPLEMENTATION:  # how a step is computed is not the checkpoint's to say
-                group.pop(name, None)
-            group.update(flags)
-        saved = [i for group in state_dict["param_groups"] for i in group["params"]]
-        for index, param in zip(saved, self._all_params(), strict=True):
-            group = self._group_of(param)
-            for name in (*self._accumulators(group), *self.counters):
-                value = state_dict["state"].get(index, {}).get(name)
-                if value is not None:
-                    dtype = self._dtype_of(name, param, group)
-                    self.state[param][name] = value.to(param.device, dtype, copy=True)
-            if param.requires_grad:
-                self._init_state(param, group)
-        self._had_statistics = any(
-            self._remembers(self.state[p], self._group_of(p))
-            for p in self._all_params()
-            if p in self.state
-        )
-
-    def _remembers(self, state: dict[str, Tensor], group: dict[str, Any]) -> bool:
-        """Whether statistics have left a trace in a parameter's state."""
-        return any(bool(state[name].any()) for name in self._accumulators(group))
-
-    def _group_of(self, param: Tensor) -> dict[str, Any]:
-        return next(g for g in self.param_groups if any(param is p for p in g["params"]))
-
-    def __getstate__(self) -> dict[str, Any]:
-        # statistics belong to a run, not to a checkpoint
-        return {**super().__getstate__(), "_had_statistics": self._had_statistics}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        self.__dict__.setdefault("_stats", None)
-        self.__dict__.setdefault(
-            "_counts", dict.fromkeys(("steps", "corrected", "uncorrected", "skipped"), 0)
-        )
-        self.__dict__.setdefault("_misaligned", 0)
-        self.__dict__.setdefault("_had_statistics", False)
-        self.__dict__.setdefault("_warned", set())
-        for group in self.param_groups:
-            for name, value in self.defaults.items() if hasattr(self, "defaults") else ():
-                group.setdefault(name, value)
-
     # -- the meter ----------------------------------------------------------------------------
 
     def validity(self) -> Validity:
@@ -372,7 +352,13 @@ class CorrectedOptimizer(Optimizer):
 
         Worked out from the state when asked for, so it costs nothing when not. Of DTensors it is
         about this rank's shards, and nothing is communicated.
+
+        Raises
+        ------
+        RuntimeError
+            while a graph is captured: it reads numbers back from the device.
         """
+        refuse_reading("validity()")
         pairs, effective = [], 1.0
         for group in self.param_groups:
             for param in group["params"]:
@@ -390,7 +376,7 @@ class CorrectedOptimizer(Optimizer):
             outside,
             effective,
             misaligned=int(self._misaligned),
-            **self._counts,
+            **{**self._counts, "skipped": self._counts["skipped"] + int(self._skipped)},
         )
 
     def _meter(self, group: dict[str, Any], param: Tensor, state: dict[str, Tensor]):

@@ -2,86 +2,61 @@
 
 Two halves. `prepare` does all that can fail (eigendecompositions) and changes nothing; `finish`
 cannot fail and returns the new states. Shapes: B blocks [d, n], r deviations.
+
+The work of a step in n³ flops of a block [n, n], n >= 512, with both factors and p = 4, beside the
+eigensolver's and, of ``full``, a Cholesky solve's; "m = 8" with the spread of eight microbatches:
+
+    ==========  =================  =========  ==============  ================
+    correction  between refreshes  a refresh  between, m = 8  a refresh, m = 8
+    ==========  =================  =========  ==============  ================
+    plug_in     6.5                9          26.5            29
+    diagonal    13                 15.5       78.5            81
+    full        36.5               69.5       206.5           239.5
+    ==========  =================  =========  ==============  ================
+
+With ``spread_every`` above 1 most steps between refreshes cost the plug-in's. So ``full`` adds 105
+n³ flops a side to a refresh with m = 8, and takes at most half of the eigensolver's time where the
+device multiplies at 210 n³ flops in the time of one ``eigh``: 226 GFlop at n = 1024.
+
+All of it is in fp32 (fp64 for fp64), by choice, whatever the process allows. A product in TF32 or
+bf16 is wrong by 2⁻¹¹ or 2⁻⁹ of the largest eigenvalue, and an inverse root weighs the smallest
+most: those that are smaller than that, as most of a gradient's are, would be noise.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from fractions import Fraction
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from deltabias.optim.grafting import SQUARED, grafted
 from deltabias.optim.kronecker import BareSide, Side
+from deltabias.optim.kronecker_states import (
+    Options,
+    framed,
+    held_names,
+    inversion_name,
+    state_shapes,
+    terms_of,
+)
 from deltabias.optim.root_requests import Answer, Request
 from deltabias.optim.tracked_spread import (
-    TRACKS_DIAGONAL,
-    TRACKS_UPDATE,
     Deviations,
     Factors,
+    GradientDeviations,
     Tracked,
-    Weights,
     advance,
     bounded,
     corrected_sides,
     history_deviations,
+    moved,
+    scaled,
     through,
+    turned,
+    turned_back,
 )
 
 States = Mapping[str, Tensor]
-TRACKING = (*TRACKS_UPDATE, *TRACKS_DIAGONAL)
-HELD = ("basis", "eigenvalues", "scale", "size", "inverse_root")
-"""The states that a `Side` is made of."""
-
-
-@dataclass(frozen=True)
-class Options:
-    """A group's options, checked; ``powers`` is p by side, for the sides that precondition."""
-
-    beta1: float
-    beta2: float
-    damping: float
-    powers: Mapping[str, Fraction]
-    memory: str
-    correction: str
-    spread: str
-    refresh: int
-    grafting: str | None
-    eps: float
-    solver: str = "eigh"
-    root_error: float = 1e-4
-    root_precision: str = "fp32"
-
-    @property
-    def held(self) -> tuple[str, ...]:
-        """What of a side outlives the step, with a refresh interval above 1."""
-        return HELD if self.solver == "eigh" else ("inverse_root",)
-
-    @property
-    def folds(self) -> int:
-        """2 where both groups of microbatches have averages of their own."""
-        return 2 if self.correction == "cross_fit" else 1
-
-    @property
-    def tracks(self) -> bool:
-        """Whether a spread is tracked."""
-        return self.correction in TRACKING
-
-    @property
-    def couples(self) -> bool:
-        """Whether terms in the space of updates are tracked."""
-        return self.correction in TRACKS_UPDATE
-
-    def weights(self, step: int) -> Weights:
-        """See `Weights`."""
-        return Weights.at(step, self.beta1, self.beta2, self.memory)
-
-    def average_count(self, step: int) -> tuple[float, int]:
-        """What a factor's state is divided by to be an average, and how many averages are summed.
-
-        An EMA is used debiased; a sum is used as it is: t times the average.
-        """
-        return (step, step) if self.memory == "sum" else (1 - self.beta2**step, 1)
 
 
 @dataclass(frozen=True)
@@ -93,7 +68,7 @@ class Sample:
 
     gradient: Tensor
     statistics: Factors
-    deviations: Callable[[], Deviations] | None = None
+    deviations: Callable[[], Deviations | GradientDeviations] | None = None
 
 
 @dataclass(frozen=True)
@@ -127,39 +102,12 @@ class Finished:
     clamped: Tensor | int
 
 
-def state_shapes(blocks: int, rows: int, columns: int, options: Options) -> dict[str, tuple]:
-    """Every state of a batch of blocks, by name."""
-    b, matrix = blocks * options.folds, (blocks * options.folds, rows, columns)
-    shapes: dict[str, tuple] = {"exp_avg": matrix}
-    if options.grafting in SQUARED:
-        shapes["graft_exp_avg_sq"] = (blocks, rows, columns)
-    for side in options.powers:
-        d = rows if side == "left" else columns
-        shapes[side] = (b, d, d)
-        if options.tracks:
-            diagonal = options.correction in TRACKS_DIAGONAL
-            shapes[inversion_name(side, options)] = (b, d) if diagonal else (b, d, d)
-        if options.refresh > 1:
-            sizes = {"basis": (b, d, d), "eigenvalues": (b, d), "scale": (b,), "size": (b,),
-                     "inverse_root": (b, d, d)}  # fmt: skip
-            shapes |= {f"{side}_{held}": sizes[held] for held in options.held}
-    if options.tracks:
-        shapes["spread_seen"] = (b, 2)
-    if options.couples:
-        shapes |= dict.fromkeys(_update_terms(options), matrix)
-        shapes["coupling_share"] = (b,)
-    return shapes
-
-
-def inversion_name(side: str, options: Options) -> str:
-    """The state that holds K; a diagonal has a name of its own, as it has another shape."""
-    return f"{side}_inversion" + ("_diagonal" if options.correction in TRACKS_DIAGONAL else "")
-
-
-def _update_terms(options: Options) -> tuple[str, ...]:
-    terms = ("coupling", "cross") if len(options.powers) == 2 else ("coupling",)
-    active = tuple(f"active_{t}" for t in terms) if options.refresh > 1 else ()
-    return terms + active
+def read_by_finish(prepared: Prepared, options: Options) -> list[str]:
+    """The states that `finish` reads: what is held is in `prepared`, but for an old basis."""
+    left = set(held_names(options))
+    if prepared.due and options.holds:
+        left -= {f"{side}_basis" for side in options.powers}
+    return [name for name in state_shapes(1, 1, 1, options) if name not in left]
 
 
 def prepare(states: States, sample: Sample, step: int, options: Options) -> Prepared:
@@ -204,9 +152,9 @@ def with_roots(
     for side, power in options.powers.items():
         held = {name: states[f"{side}_{name}"] for name in options.held if not begun.due}
         if options.solver == "eigh":
-            sides[side] = (
-                Side.from_eigen(*solved[side], power, count) if begun.due else Side(power, **held)
-            )
+            # a corrected side is made of the bare one
+            made = Side.bare if options.tracks else Side.from_eigen
+            sides[side] = made(*solved[side], power, count) if begun.due else Side(power, **held)
         else:
             sides[side] = BareSide(
                 solved[side][0] * count ** float(-1 / power) if begun.due else held["inverse_root"]
@@ -214,7 +162,9 @@ def with_roots(
     return Prepared(begun.sample, begun.step, begun.due, begun.factors, sides)
 
 
-def _deviations(states: States, sample: Sample, step: int, options: Options) -> Deviations | None:
+def _deviations(
+    states: States, sample: Sample, step: int, options: Options
+) -> Deviations | GradientDeviations | None:
     """Of the microbatches, or from the averages before this step."""
     if options.spread == "microbatches":
         return None if sample.deviations is None else sample.deviations()
@@ -235,11 +185,16 @@ def finish(states: States, prepared: Prepared, options: Options) -> Finished:
     momentum = exp_avg / (1 - options.beta1**step)
     new = {"exp_avg": exp_avg, **prepared.factors}
     sides, clamped = prepared.sides, 0
-    if options.tracks:
+    if options.measures(step):
         update, sides, tracked, clamped = _corrected(states, prepared, options, momentum)
         new |= tracked
     else:
         update = through(sides, momentum)
+        if options.couples:
+            size = torch.linalg.vector_norm(update.flatten(1), dim=1)
+            active = _active(states, prepared, options)
+            update, tracked, clamped = _less_terms(update, active, size, options)
+            new |= tracked
     if options.refresh > 1 and prepared.due:
         new |= {f"{n}_{h}": getattr(side, h) for n, side in sides.items() for h in options.held}
     if options.folds == 2:  # of each block's two folds, side by side, the mean
@@ -261,59 +216,84 @@ def _corrected(
     states: States, prepared: Prepared, options: Options, momentum: Tensor
 ) -> tuple[Tensor, dict[str, Side], dict[str, Tensor], Tensor | int]:
     """The corrected update, the sides it used, the tracked states, and how much was cut."""
-    plain = prepared.sides
-    if not prepared.due:  # what is held is corrected; the kernels are about the plain one
-        plain = {n: replace(s, inverse_root=s.plug_in()) for n, s in plain.items()}
-    weights = options.weights(prepared.step)
-    names = {side: inversion_name(side, options) for side in options.powers}
+    plain, weights = prepared.sides, options.weights(prepared.step)
+    inner = turned(plain, momentum) if options.couples else None
     tracked = advance(
-        Tracked(
-            {side: states[name] for side, name in names.items()},
-            states["spread_seen"],
-            states.get("coupling"),
-            states.get("cross"),
-        ),
+        _tracked(states, prepared, options),
         plain,
         _deviations(states, prepared.sample, prepared.step, options),
         weights,
-        momentum,
+        inner,
         options.correction,
-    )  # fmt: skip
-    new = {name: tracked.inversion[side] for side, name in names.items()}
-    new["spread_seen"] = tracked.seen
+        held=options.holds,
+    )
     same, mixed = tracked.completion(weights)
-    sides = prepared.sides
+    sides = plain
     if prepared.due:
         sides = corrected_sides(plain, tracked.inversion, same, options.correction)
     update, clamped = through(sides, momentum), tracked.clamped
+    new = {framed("spread_seen", options): tracked.seen}
     if options.couples:
-        new |= {t: getattr(tracked, t) for t in _update_terms(options) if "active" not in t}
-        active = _active(states, new, prepared, options, (mixed, same))
-        if options.refresh > 1:
-            new |= {f"active_{name}": term for name, term in active.items()}
-        size = torch.linalg.vector_norm(through(plain, momentum).flatten(1), dim=1)
-        terms, cut = bounded(sum(active.values()), size)
-        update, clamped = update - terms, clamped + cut
-        share = torch.linalg.vector_norm(terms.flatten(1), dim=1) / size
-        new["coupling_share"] = torch.where(size > 0, share, torch.zeros_like(share))
+        new |= {state: getattr(tracked, term) for term, state in terms_of(options).items()}
+        active = _active(states, prepared, options)
+        if prepared.due:
+            active = _renewed(tracked, prepared, options, (mixed, same))
+        size = torch.linalg.vector_norm(scaled(plain, inner).flatten(1), dim=1)
+        update, terms, cut = _less_terms(update, active, size, options)
+        new, clamped = new | terms, clamped + cut
+        if not options.holds:
+            tracked = moved(tracked, {n: s.basis for n, s in plain.items()}, terms=False)
+    new |= {inversion_name(n, options): k for n, k in tracked.inversion.items()}
     return update, sides, new, clamped
 
 
-def _active(
-    states: States,
-    new: States,
-    prepared: Prepared,
-    options: Options,
-    completion: tuple[Tensor, Tensor],
+def _tracked(states: States, prepared: Prepared, options: Options) -> Tracked:
+    """What is tracked, with K in the eigenbasis of this step."""
+    terms = terms_of(options) if options.couples else {}
+    tracked = Tracked(
+        {side: states[inversion_name(side, options)] for side in options.powers},
+        states[framed("spread_seen", options)],
+        *(states[terms[t]] if t in terms else None for t in ("coupling", "cross")),
+    )
+    if not options.couples or (options.holds and not prepared.due):
+        return tracked  # diagonals move with the basis; a basis that is held does not move
+    changes = {
+        n: side.basis.mT @ states[f"{n}_basis"] if options.holds else side.basis.mT
+        for n, side in prepared.sides.items()
+    }
+    return moved(tracked, changes, terms=options.holds)
+
+
+def _renewed(
+    tracked: Tracked, prepared: Prepared, options: Options, completion: tuple[Tensor, Tensor]
 ) -> dict[str, Tensor]:
+    """Coupling and cross term of a preconditioner that has seen every batch."""
+    newest = {name: getattr(tracked, name) for name in terms_of(options)}
+    if options.holds:
+        newest = {name: turned_back(prepared.sides, term) for name, term in newest.items()}
+    factors = dict(zip(("coupling", "cross"), completion, strict=True))
+    return {name: term * factors[name][:, None, None] for name, term in newest.items()}
+
+
+def _active(states: States, prepared: Prepared, options: Options) -> dict[str, Tensor]:
     """The part of coupling and cross term that belongs to the preconditioner in use.
 
     Between refreshes the preconditioner does not see new batches, and the momentum forgets those
     that it has seen: the coupling decays by 1 − a; the cross term has two factors and stays.
     """
-    factors = dict(zip(("coupling", "cross"), completion, strict=True))
-    present = [name for name in factors if name in new]
     if prepared.due:
-        return {name: new[name] * factors[name][:, None, None] for name in present}
+        return {}
     forget = {"coupling": 1 - options.weights(prepared.step).newest_momentum, "cross": 1.0}
-    return {name: states[f"active_{name}"] * forget[name] for name in present}
+    return {name: states[f"active_{name}"] * forget[name] for name in terms_of(options)}
+
+
+def _less_terms(
+    update: Tensor, active: dict[str, Tensor], size: Tensor, options: Options
+) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+    """The update less the terms, cut to `size`; the states that this leaves; how many were cut."""
+    terms, cut = bounded(sum(active.values()), size)
+    share = torch.linalg.vector_norm(terms.flatten(1), dim=1) / size
+    new = {"coupling_share": torch.where(size > 0, share, torch.zeros_like(share))}
+    if options.refresh > 1:
+        new |= {f"active_{name}": term for name, term in active.items()}
+    return update - terms, new, cut

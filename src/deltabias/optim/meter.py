@@ -1,9 +1,13 @@
 """The validity meter: how much is corrected, and whether the expansion is to be trusted."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from deltabias.optim.stepping import parameters_of
 
 
 @dataclass(frozen=True)
@@ -58,3 +62,13 @@ def summarize(pairs: list[tuple[Tensor, Tensor]]) -> tuple[float, float, float, 
         float(coupling.square().mean().sqrt()),
         float((inversion > OUTSIDE).float().mean()),
     )
+
+
+def read_meter(function: Callable[..., Any], values: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+    """A generated meter's inversion and coupling; a coupling that is nowhere is zero."""
+    arguments = parameters_of(function)
+    inversion, coupling = function(
+        *(values[n] for n, p in arguments.items() if p.kind is not p.KEYWORD_ONLY),
+        **{n: values[n] for n, p in arguments.items() if p.kind is p.KEYWORD_ONLY},
+    )
+    return inversion, torch.as_tensor(coupling, dtype=inversion.dtype).expand_as(inversion)

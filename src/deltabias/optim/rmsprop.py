@@ -5,10 +5,11 @@ from typing import Any
 
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
+from torch.optim.rmsprop import rmsprop as torch_rmsprop
 
 from deltabias.generated import rmsprop, rmsprop_mean_of_squares
 from deltabias.optim.averaged import CORRECTIONS, AveragedOptimizer
-from deltabias.optim.checks import NONFINITE, check_choice, check_fused, check_range, refuse_flags
+from deltabias.optim.checks import NONFINITE, check_choice, check_range, refuse_flags
 
 SECOND_MOMENTS: dict[str, ModuleType] = {
     "square_of_mean": rmsprop,
@@ -23,18 +24,23 @@ class RMSprop(AveragedOptimizer):
 
     Parameters
     ----------
-    params, lr, alpha, eps, weight_decay, maximize, foreach
+    params, lr, alpha, eps, weight_decay, maximize, foreach, capturable
         as `torch.optim.RMSprop`; the decay is coupled (added to the gradient), as torch's
-    correction, second_moment, nonfinite, fused
-        as `deltabias.optim.AdamW`; torch has no fused RMSprop, so ``fused=True`` without a
-        correction is the compiled plain step, a few units in the last place from torch's
+    correction, second_moment, nonfinite, fused, exact, stochastic_rounding, seed
+        as `deltabias.optim.AdamW`, ``capturable`` too; torch has no fused RMSprop, so with
+        ``fused=True`` and no correction it is the compiled plain step, a few units in the last
+        place from torch's
+    storage
+        as `deltabias.optim.AdamW`: 4 bytes a parameter in int8 for ``delta``, 2 for
+        ``closed_form``. The gradient couples with its own step; in between it does so with the
+        averages of the noise and the skewness.
 
     Raises
     ------
     ValueError
         for hyperparameters out of range.
     NotImplementedError
-        for momentum, centered, capturable and differentiable.
+        for momentum, centered and differentiable.
 
     Sources
     -------
@@ -42,7 +48,7 @@ class RMSprop(AveragedOptimizer):
     """
 
     states = ("square_avg",)
-    unsupported = ("capturable", "differentiable", "momentum", "centered")
+    unsupported = ("differentiable", "momentum", "centered")
 
     def __init__(
         self,
@@ -62,13 +68,16 @@ class RMSprop(AveragedOptimizer):
         second_moment: str = "square_of_mean",
         nonfinite: str = "raise",
         fused: bool | None = None,
+        exact: bool = False,
+        stochastic_rounding: bool = False,
+        seed: int = 0,
+        storage: str | None = None,
     ):
         refuse_flags(
             "RMSprop",
             {
                 "momentum": momentum,
                 "centered": centered,
-                "capturable": capturable,
                 "differentiable": differentiable,
             },
         )
@@ -82,7 +91,12 @@ class RMSprop(AveragedOptimizer):
             "correction": correction,
             "second_moment": second_moment,
             "nonfinite": nonfinite,
+            "capturable": capturable,
             "fused": fused,
+            "exact": exact,
+            "stochastic_rounding": stochastic_rounding,
+            "seed": seed,
+            "storage": storage,
         }
         super().__init__(params, defaults)
 
@@ -95,7 +109,6 @@ class RMSprop(AveragedOptimizer):
         check_choice("correction", options["correction"], CORRECTIONS)
         check_choice("second_moment", options["second_moment"], SECOND_MOMENTS)
         check_choice("nonfinite", options["nonfinite"], NONFINITE)
-        check_fused(options)
         super().add_param_group(param_group)
 
     def _module(self, group: dict[str, Any]) -> ModuleType:
@@ -103,6 +116,30 @@ class RMSprop(AveragedOptimizer):
 
     def _scalars(self, group: dict[str, Any]) -> dict[str, Any]:
         return {"alpha": group["alpha"], "eps": group["eps"]}
+
+    def _step_as_torch(self, group: dict[str, Any], params: list[Tensor]) -> bool:
+        """With ``capturable`` torch's step for graphs; a fused one torch does not have."""
+        if self._feeds_on_moments(group) or group["fused"]:
+            return False
+        states = [self.state[p] for p in params]
+        torch_rmsprop(
+            params,
+            [p.grad for p in params],
+            [s["square_avg"] for s in states],
+            [],
+            [],
+            [s["step"] for s in states],
+            foreach=group["foreach"],
+            maximize=group["maximize"],
+            capturable=True,
+            lr=group["lr"],
+            alpha=group["alpha"],
+            eps=group["eps"],
+            weight_decay=group["weight_decay"],
+            momentum=0,
+            centered=False,
+        )
+        return True
 
     def _gradients(self, group: dict[str, Any], params: list[Tensor]) -> list[Tensor]:
         grads = super()._gradients(group, params)

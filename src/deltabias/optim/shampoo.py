@@ -17,9 +17,15 @@ from deltabias.microbatch.ranks import check_initialized
 from deltabias.optim.base import CorrectedOptimizer, accumulator_dtype
 from deltabias.optim.block_stacks import layout_of
 from deltabias.optim.checks import described
-from deltabias.optim.kronecker_step import begin, finish, inversion_name, state_shapes
+from deltabias.optim.kronecker_states import inversion_name, state_shapes
+from deltabias.optim.kronecker_step import begin, finish, read_by_finish
 from deltabias.optim.shampoo_meter import MatrixValidity
-from deltabias.optim.shampoo_options import check_group, check_statistics, options_of
+from deltabias.optim.shampoo_options import (
+    check_group,
+    check_statistics,
+    options_of,
+    require_moments,
+)
 from deltabias.optim.shampoo_sample import gather
 from deltabias.optim.shampoo_stacks import Work, solved, spread, stacks
 from deltabias.optim.stepping import by_step_count, run_step, use_foreach
@@ -49,9 +55,9 @@ class Shampoo(CorrectedOptimizer):
     damping
         added to the averaged factors (to the sums with ``memory="sum"``), in squared gradient units
     correction : {"full", "diagonal", "eigenvalue_only", "sketch", "cross_fit", "plug_in"}
-        With [d, n] blocks, r deviations a step, beyond the plug-in's states d² + n² + d n:
-        ``full`` d² + n² + 2 d n numbers and about (10 + 2p) r products of d × d a side;
-        ``sketch`` the same at r = 1, one random joint direction of the microbatches;
+        With [d, n] blocks, beyond the plug-in's states d² + n² + d n:
+        ``full`` d² + n² + 2 d n numbers;
+        ``sketch`` as many, from one random joint direction of the microbatches;
         ``diagonal`` d + n, the exact term's diagonal in the eigenbasis, neither coupling nor cross;
         ``eigenvalue_only`` d + n, the published shortcut ½ f″ Var λ, for comparison;
         ``cross_fit`` momentum from one group of microbatches, factors from the other, both folds
@@ -74,6 +80,9 @@ class Shampoo(CorrectedOptimizer):
         steps between eigendecompositions. Above 1, bases and roots are states (2 d² + 2 n², with
         ``full`` and ``sketch`` 2 d n more), and until the basis has seen enough directions the
         newest terms are left out and counted as clamped
+    spread_every
+        steps between measurements of the spread, a divisor of `refresh`: one deviation then stands
+        for so many steps, right for a spread that does not change. The others cost the plug-in's
     grafting : {None, "sgd", "adam", "rmsprop"}
         rescale each block's update to this optimizer's norm
     block_size
@@ -102,6 +111,8 @@ class Shampoo(CorrectedOptimizer):
 
     A step computes everything that can fail before it changes anything, so it holds 3 (d² + n²)
     numbers for all blocks at once besides the states.
+
+    What a step costs, counted, and in which precision: `deltabias.optim.kronecker_step`.
 
     Raises
     ------
@@ -147,6 +158,7 @@ class Shampoo(CorrectedOptimizer):
         root: int | Fraction | str | None = None,
         sides: str = "both",
         refresh: int = 1,
+        spread_every: int = 1,
         grafting: str | None = None,
         block_size: int = 1024,
         eps: float = 1e-8,
@@ -158,28 +170,15 @@ class Shampoo(CorrectedOptimizer):
         root_precision: str = "fp32",
     ):
         defaults = {
-            "lr": lr,
-            "betas": betas,
-            "damping": damping,
-            "weight_decay": weight_decay,
-            "correction": correction,
-            "second_moment": second_moment,
-            "spread": spread,
-            "memory": memory,
+            "lr": lr, "betas": betas, "damping": damping, "weight_decay": weight_decay,
+            "correction": correction, "second_moment": second_moment, "spread": spread,
             # a Fraction is no plain number to torch.load(weights_only=True)
-            "root": root if root is None else str(root),
-            "sides": sides,
-            "refresh": refresh,
-            "grafting": grafting,
-            "block_size": block_size,
-            "eps": eps,
-            "foreach": foreach,
-            "maximize": maximize,
-            "nonfinite": nonfinite,
-            "solver": solver,
-            "root_error": root_error,
+            "memory": memory, "root": root if root is None else str(root), "sides": sides,
+            "refresh": refresh, "spread_every": spread_every, "grafting": grafting,
+            "block_size": block_size, "eps": eps, "foreach": foreach, "maximize": maximize,
+            "nonfinite": nonfinite, "solver": solver, "root_error": root_error,
             "root_precision": root_precision,
-        }
+        }  # fmt: skip
         self._clamped: Tensor | int = 0
         self._fallbacks = 0
         self._root_ranks: tuple | None = None
@@ -240,13 +239,7 @@ class Shampoo(CorrectedOptimizer):
             chosen = [p for p in group["params"] if p.grad is not None]
             for param in chosen:
                 self._init_state(param, group)
-            if group["second_moment"] == "mean_of_squares" and moments is None:
-                raise RuntimeError(
-                    "second_moment='mean_of_squares' averages the microbatches' G Gᵀ, and this "
-                    "step has no MatrixStats to take them from; nothing was changed. Attach "
-                    "statistics and wrap each backward in stats.microbatch(), or use "
-                    "second_moment='square_of_mean'."
-                )
+            require_moments(group, moments)
             matrices = [p for p in chosen if matrix_shape(p.shape)]
             with full_precision():
                 self._work[index] = list(self._begun(group, matrices, moments))
@@ -266,7 +259,7 @@ class Shampoo(CorrectedOptimizer):
         options = options_of(group)
         for step, stack, members in stacks(group, params, self.state):
             sample, misaligned = gather(members, group, options, moments)
-            states = stack.read(state_shapes(1, 1, 1, options))
+            states = stack.read(options.powers)
             yield Work(stack, members, begin(states, sample, step, options), misaligned)
 
     def _solve(self) -> None:
@@ -297,7 +290,7 @@ class Shampoo(CorrectedOptimizer):
             if matrix_shape(p.shape)
         }
         for work in self._work.pop(index):
-            states = work.stack.read(state_shapes(1, 1, 1, options))
+            states = work.stack.read(read_by_finish(work.progress, options))
             with full_precision():
                 finished = finish(states, work.progress, options)
             work.stack.write(finished.states)
@@ -365,6 +358,8 @@ class Shampoo(CorrectedOptimizer):
         self.__dict__.setdefault("_fallbacks", 0)
         self.__dict__["_root_ranks"] = None
         self.__dict__["_work"] = {}
+        for group in self.param_groups:
+            group.setdefault("spread_every", 1)
 
     # -- the meter ----------------------------------------------------------------------------
 

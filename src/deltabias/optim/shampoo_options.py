@@ -5,11 +5,12 @@ from fractions import Fraction
 from typing import Any
 
 from deltabias.microbatch import MicrobatchStats
+from deltabias.microbatch.matrix_moments import MatrixStep
 from deltabias.microbatch.matrix_stats import MatrixStats
 from deltabias.optim.checks import NONFINITE, check_betas, check_choice, check_range
 from deltabias.optim.grafting import GRAFTINGS
 from deltabias.optim.kronecker import KERNELS
-from deltabias.optim.kronecker_step import Options
+from deltabias.optim.kronecker_states import Options
 from deltabias.optim.root_iteration import POWERS, PRECISIONS
 from deltabias.optim.tracked_spread import SIDES, default_power
 
@@ -38,7 +39,7 @@ def check_group(options: Mapping[str, Any]) -> None:
     }
     for name, allowed in choices.items():
         check_choice(name, options[name], allowed)
-    for name in ("refresh", "block_size"):
+    for name in ("refresh", "block_size", "spread_every"):
         value = options[name]
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ValueError(f"{name}={value!r} must be an integer >= 1.")
@@ -72,6 +73,11 @@ def _check_combination(options: Mapping[str, Any]) -> None:
         raise ValueError(
             f"correction='sketch' with {spread=}: the history has one deviation, nothing to "
             "sketch; use correction='full', or spread='microbatches'."
+        )
+    if options["refresh"] % options["spread_every"]:
+        raise ValueError(
+            f"spread_every={options['spread_every']} does not divide refresh="
+            f"{options['refresh']}: a refresh corrects by a spread that is measured at its step."
         )
     if spread == "microbatches" and options["second_moment"] != "mean_of_squares":
         raise ValueError(
@@ -112,6 +118,7 @@ def options_of(group: Mapping[str, Any]) -> Options:
         solver=group["solver"],
         root_error=float(group["root_error"]),
         root_precision=group["root_precision"],
+        spread_every=group["spread_every"],
     )
 
 
@@ -140,4 +147,14 @@ def check_statistics(stats: MicrobatchStats, group: Mapping[str, Any]) -> None:
             f"correction={group['correction']!r} with block_size={group['block_size']} and "
             f"sides={group['sides']!r} needs {name}={need!r}, the statistics have {name}={have!r}; "
             f"build MatrixStats(params, {name}={need!r})."
+        )
+
+
+def require_moments(group: Mapping[str, Any], moments: MatrixStep | None) -> None:
+    """Raise `RuntimeError` for a step without the statistics that the group's factors average."""
+    if group["second_moment"] == "mean_of_squares" and moments is None:
+        raise RuntimeError(
+            "second_moment='mean_of_squares' averages the microbatches' G Gᵀ, and this step has no "
+            "MatrixStats to take them from; nothing was changed. Attach statistics and wrap each "
+            "backward in stats.microbatch(), or use second_moment='square_of_mean'."
         )

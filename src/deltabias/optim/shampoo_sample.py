@@ -9,11 +9,13 @@ import torch
 from torch import Tensor
 
 from deltabias.microbatch.matrix_moments import MatrixMoments, MatrixStep
+from deltabias.microbatch.matrix_products import symmetric_product
 from deltabias.microbatch.matrix_stats import matrix_shape
 from deltabias.optim.base import accumulator_dtype
 from deltabias.optim.block_stacks import as_matrix, cut, layout_of, positions_of
-from deltabias.optim.kronecker_step import Options, Sample
-from deltabias.optim.tracked_spread import Deviations, Factors
+from deltabias.optim.kronecker_states import Options
+from deltabias.optim.kronecker_step import Sample
+from deltabias.optim.tracked_spread import Deviations, Factors, GradientDeviations
 
 Members = Sequence[tuple[Tensor, int]]
 
@@ -43,8 +45,8 @@ def gather(
 
 def squares(gradient: Tensor, sides: Sequence[str]) -> Factors:
     """G Gᵀ and Gᵀ G of [B, d, n], for the sides that there are."""
-    both = {"left": lambda g: g @ g.mT, "right": lambda g: g.mT @ g}
-    return {side: both[side](gradient) for side in sides}
+    turned = {"left": gradient, "right": gradient.mT}
+    return {side: symmetric_product(turned[side], turned[side]) for side in sides}
 
 
 @dataclass(frozen=True)
@@ -106,35 +108,54 @@ def _measured(
 def _mean_squares(
     blocks: list[MatrixMoments], sides: tuple[str, ...], dtype: torch.dtype
 ) -> Factors:
-    read = {"left": lambda b: b.left_mean, "right": lambda b: b.right_mean}
-    return {side: torch.stack([read[side](b) for b in blocks]).to(dtype) for side in sides}
+    left, right = zip(*(block.square_means() for block in blocks), strict=True)
+    means = {"left": left, "right": right}
+    return {side: torch.stack(means[side]).to(dtype) for side in sides}
 
 
-def _deviations(parts: Sequence[_Part], options: Options) -> Deviations:
+def _deviations(parts: Sequence[_Part], options: Options) -> Deviations | GradientDeviations:
     """Those of the microbatches, [B, r, ...]; unknown for members without statistics."""
+    known = torch.cat([part.aligned.expand(len(part.gradient)) for part in parts])
     records = [block for part in parts if part.blocks is not None for block in part.blocks]
-    count = records[0].count if records and records[0].kept is not None else 1
-    momentum, factors, known = [], {side: [] for side in options.powers}, []
+    if records and records[0].kept is not None:
+        return _of_gradients(parts, records[0], known)
+    momentum, factors = [], {side: [] for side in options.powers}
     for part in parts:
-        read = _read(part, count)
+        read = _read(part)
         momentum.append(read[0])
-        known.append(part.aligned.expand(len(part.gradient)))
         for side, index in (("left", 1), ("right", 2)):
             if side in factors:
                 factors[side].append(read[index])
     return Deviations(
         torch.cat(momentum),
         {side: torch.cat(values) for side, values in factors.items()},
-        known=torch.cat(known),
+        known=known,
     )
 
 
-def _read(part: _Part, count: int) -> tuple[Tensor | None, ...]:
-    """δM, δL, δR of a member's blocks; zeros without statistics."""
+def _of_gradients(
+    parts: Sequence[_Part], record: MatrixMoments, known: Tensor
+) -> GradientDeviations:
+    """From the gradients themselves, which share their weights; zeros without statistics."""
+    gradients = [
+        part.gradient.new_zeros(len(part.gradient), record.count, *part.gradient.shape[1:])
+        if part.blocks is None
+        else torch.stack([b.gradients for b in part.blocks]).to(part.gradient.dtype) * part.sign
+        for part in parts
+    ]
+    joined = torch.cat(gradients)
+    weights, roots = (
+        w.to(joined.dtype).expand(len(joined), -1) for w in (record.weights, record.root_weights)
+    )
+    return GradientDeviations(joined, weights, roots, known)
+
+
+def _read(part: _Part) -> tuple[Tensor | None, ...]:
+    """δM, δL, δR of a member's blocks, a sketch each; zeros without statistics."""
     blocks, rows, columns = part.gradient.shape
     if part.blocks is None:
         sizes = ((rows, columns), (rows, rows), (columns, columns))
-        return tuple(part.gradient.new_zeros(blocks, count, *size) for size in sizes)
+        return tuple(part.gradient.new_zeros(blocks, 1, *size) for size in sizes)
     read = zip(*(block.deviations() for block in part.blocks), strict=True)
     momentum, left, right = (
         None if values[0] is None else torch.stack(values).to(part.gradient.dtype)

@@ -9,10 +9,14 @@ from torch import Tensor
 from deltabias.microbatch.matrix_stats import matrix_shape
 from deltabias.optim.base import accumulator_dtype
 from deltabias.optim.block_stacks import Stack, layout_of, paste
-from deltabias.optim.kronecker_step import Begun, Options, Prepared, state_shapes, with_roots
+from deltabias.optim.kronecker_states import Options, held_names
+from deltabias.optim.kronecker_step import Begun, Prepared, with_roots
 from deltabias.optim.root_requests import fallbacks, solve_shared
 
-STACK_ELEMENTS = 2**24  # members are concatenated up to this many; above, launches are cheap
+STACK_ELEMENTS = {"cpu": 2**18}
+MOST_ELEMENTS = 2**24
+"""Members are concatenated up to so many numbers (four for each of a member): above, launches are
+cheap. On a CPU less, where a stack then stays in the cache and large members need no copy."""
 
 Members = tuple[tuple[Tensor, int], ...]
 
@@ -45,9 +49,10 @@ def stacks(
 
 def _portions(members: list[tuple[Tensor, int]]) -> Iterator[Members]:
     part, elements = [], 0
+    most = STACK_ELEMENTS.get(members[0][0].device.type, MOST_ELEMENTS)
     for param, k in members:
         size = 4 * param.numel()
-        if part and elements + size > STACK_ELEMENTS:
+        if part and elements + size > most:
             yield tuple(part)
             part, elements = [], 0
         part.append((param, k))
@@ -73,7 +78,7 @@ def solved(
     for i, work in flat:
         mine = {side: next(answers) for side in work.progress.requests}
         fell += sum(fallbacks(answer, options[i].solver) for answer in mine.values())
-        states = work.stack.read(state_shapes(1, 1, 1, options[i]))
+        states = work.stack.read(() if work.progress.due else held_names(options[i]))
         progress = with_roots(states, work.progress, mine, options[i])
         prepared[i].append(replace(work, progress=progress))
     return prepared, fell

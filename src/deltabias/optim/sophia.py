@@ -1,5 +1,6 @@
 """SophiaG, corrected: see `deltabias.rules.sophia` for its mathematics."""
 
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -9,17 +10,16 @@ from torch.optim.optimizer import ParamsT
 
 from deltabias.generated import sophia_g
 from deltabias.microbatch import StepMoments
-from deltabias.optim.averaged import AveragedOptimizer, read_meter
+from deltabias.optim.averaged import AveragedOptimizer
+from deltabias.optim.capturable import refuse_capture
 from deltabias.optim.checks import (
     NONFINITE,
     check_betas,
     check_choice,
-    check_fused,
     check_range,
-    refuse_flags,
     refuse_gradient,
 )
-from deltabias.optim.fused import run_fused
+from deltabias.optim.meter import read_meter
 from deltabias.optim.stepping import by_step_count, parameters_of, run_step, use_foreach
 
 CORRECTIONS = ("none", "delta")
@@ -52,6 +52,9 @@ class SophiaG(AveragedOptimizer):
     nonfinite : {"raise", "skip", "ignore"}
     fused : bool, optional
         one compiled pass for each of the two steps; a few units in the last place from the plain
+    capturable, exact, stochastic_rounding, seed
+        as `deltabias.optim.AdamW`; `step` and `update_hessian` are captured each in a graph of its
+        own
 
     Sources
     -------
@@ -60,7 +63,7 @@ class SophiaG(AveragedOptimizer):
 
     states = ("exp_avg", "hessian")
     counters = ("hessian_step",)
-    unsupported = ("capturable", "differentiable")
+    unsupported = ("differentiable",)
 
     def __init__(
         self,
@@ -78,8 +81,10 @@ class SophiaG(AveragedOptimizer):
         correction: str = "delta",
         nonfinite: str = "raise",
         fused: bool | None = None,
+        exact: bool = False,
+        stochastic_rounding: bool = False,
+        seed: int = 0,
     ):
-        refuse_flags("SophiaG", {"capturable": capturable})
         defaults = {
             "lr": lr,
             "betas": betas,
@@ -91,7 +96,11 @@ class SophiaG(AveragedOptimizer):
             "foreach": foreach,
             "correction": correction,
             "nonfinite": nonfinite,
+            "capturable": capturable,
             "fused": fused,
+            "exact": exact,
+            "stochastic_rounding": stochastic_rounding,
+            "seed": seed,
         }
         super().__init__(params, defaults)
 
@@ -103,13 +112,14 @@ class SophiaG(AveragedOptimizer):
         check_betas(options["betas"])
         check_choice("correction", options["correction"], CORRECTIONS)
         check_choice("nonfinite", options["nonfinite"], NONFINITE)
-        check_fused(options)
         super().add_param_group(param_group)
 
     def _init_state(self, param: Tensor, group: dict[str, Any]) -> None:
         super()._init_state(param, group)
         if "hessian_step" not in self.state[param]:
-            self.state[param]["hessian_step"] = torch.tensor(0.0, dtype=torch.float32)
+            place = self._place_of_counts(param, group)
+            zero = torch.zeros((), dtype=torch.float32, device=place)
+            self.state[param]["hessian_step"] = zero
 
     def _module(self, group: dict[str, Any]) -> ModuleType:
         return sophia_g
@@ -131,6 +141,7 @@ class SophiaG(AveragedOptimizer):
 
     def _before_update(self, params: list[Tensor]) -> None:
         """The data's gradients need no statistics."""
+        self._refuse_moved()
 
     def _scalars(self, group: dict[str, Any]) -> dict[str, Any]:
         beta1, beta2 = group["betas"]
@@ -146,11 +157,16 @@ class SophiaG(AveragedOptimizer):
         FloatingPointError
             for a non-finite gradient, before any state is touched (``nonfinite='raise'``).
         """
+        refuse_capture(self)
         params = [p for p in self._all_params() if p.grad is not None]
         for param in params:
             refuse_gradient(param)
         if not self._finite(params):
             return
+        with self._undone_if_bad(params):
+            self._take_curvature(params)
+
+    def _take_curvature(self, params: list[Tensor]) -> None:
         super()._before_update(params)
         moments = None
         if any(map(self._wants_statistics, self.param_groups)):
@@ -179,11 +195,16 @@ class SophiaG(AveragedOptimizer):
         scalars = {"beta2": group["betas"][1]}
         if corrected:
             tensors["noise"] = [self.state[p]["noise"] for p in params]
-            inputs = self._raw_inputs if group["fused"] else self._moment_inputs
+            one_pass = group["fused"] or group["capturable"]
+            inputs = self._raw_inputs if one_pass else self._moment_inputs
             tensors |= inputs(params, tensors["grad"], moments, 2)
             scalars["microbatches"] = 2.0 if moments is None else float(moments.count)
         name = "step_observe_delta" if corrected else "step_observe_plug_in"
-        self._run(group, name, tensors, scalars, foreach=use_foreach(group, params))
+        if group["capturable"]:
+            counts = [self.state[p]["hessian_step"] for p in params]
+            self._run_captured(group, name, tensors, counts, lambda t: scalars)
+        else:
+            self._run(group, name, tensors, scalars, foreach=use_foreach(group, params))
 
     def _run(
         self,
@@ -194,11 +215,10 @@ class SophiaG(AveragedOptimizer):
         *,
         foreach: bool,
     ) -> None:
-        if not group["fused"]:
+        if group["fused"]:
+            self._run_fused(group, name, tensors, scalars)
+        else:
             run_step(sophia_g, name, tensors, scalars, foreach=foreach)
-            return
-        decay = self._decoupled(group)
-        run_fused(sophia_g, name, tensors, scalars, weight_decay=decay, say_once=self._warn_once)
 
     def _step_together(
         self,
@@ -206,33 +226,36 @@ class SophiaG(AveragedOptimizer):
         params: list[Tensor],
         grads: list[Tensor],
         moments: StepMoments | None,
-        count: float,
+        count: float | None,
         foreach: bool,
     ) -> None:
         corrected = group["correction"] != "none" and self._had_statistics
-        steps = [self.state[p]["hessian_step"] for p in params]
         name = f"step_apply_{'delta' if corrected else 'plug_in'}"
+        tensors = {"param": params, "grad": grads}
+        for state in (*self.states, *(self._accumulators(group) if corrected else ())):
+            tensors[state] = [self.state[p][state] for p in params]
+        steps = [self.state[p]["hessian_step"] for p in params]
+        if group["capturable"]:
+            scalars = partial(self._curvature_scalars, group)
+            self._run_captured(group, name, tensors, steps, scalars)
+            return
+        wanted = parameters_of(getattr(sophia_g, name))
         for seen, indices in by_step_count(steps).items():
-            tensors = {
-                "param": [params[i] for i in indices],
-                "grad": [grads[i] for i in indices],
-            }
-            for state in (*self.states, *(self._accumulators(group) if corrected else ())):
-                tensors[state] = [self.state[params[i]][state] for i in indices]
+            chosen = {n: [column[i] for i in indices] for n, column in tensors.items()}
             scalars = self._curvature_scalars(group, seen)
-            wanted = parameters_of(getattr(sophia_g, name))
             keywords = {n: scalars[n] for n in wanted if n not in tensors}
-            self._run(group, name, tensors, keywords, foreach=foreach)
+            self._run(group, name, chosen, keywords, foreach=foreach)
 
-    def _curvature_scalars(self, group: dict[str, Any], seen: float) -> dict[str, Any]:
+    def _curvature_scalars(
+        self, group: dict[str, Any], seen: float | Tensor | None
+    ) -> dict[str, Any]:
         """Scalars of the number of curvature updates; before the first nothing is known."""
         scalars = {**self._scalars(group), "lr": group["lr"]}
-        if group["correction"] == "none":
+        if group["correction"] == "none" or seen is None:
             return scalars
-        tracked = sophia_g.scalars_delta(
-            *({"t": max(seen, 1.0), **scalars}[n] for n in parameters_of(sophia_g.scalars_delta))
-        )
-        return scalars | tracked
+        t = seen.clamp_min(1) if isinstance(seen, Tensor) else max(seen, 1.0)
+        function = sophia_g.scalars_delta
+        return scalars | function(*({"t": t, **scalars}[n] for n in parameters_of(function)))
 
     def _meter(self, group: dict[str, Any], param: Tensor, state: dict[str, Tensor]):
         scalars = self._curvature_scalars(group, float(state["hessian_step"]))

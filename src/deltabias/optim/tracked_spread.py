@@ -19,7 +19,8 @@ from fractions import Fraction
 import torch
 from torch import Tensor
 
-from deltabias.optim.kronecker import BareSide, Side
+from deltabias.microbatch.matrix_products import conjugated, summed_product, symmetric_product
+from deltabias.optim.kronecker import BareSide, Side, tidy
 
 Factors = dict[str, Tensor]
 SIDES = ("left", "right")
@@ -33,23 +34,49 @@ MOST_COMPLETION = 2.0
 class Weights:
     """Normalized weights of a step in momentum (EMA, β₁) and factor (EMA, β₂, or a plain sum).
 
-    ``newest_*`` are a and b; ``squares`` is Σ w_s² of the factor, ``products`` Σ w^M_s w_s.
+    ``newest_*`` are a and b; ``squares`` is Σ w_s² of the factor, ``products`` Σ w^M_s w_s. The
+    last four are for a spread that is measured at every k-th step: what the weights of older steps
+    were multiplied by since the last measurement, squared and mixed; and what the k steps since
+    then have of the sums, over b² and a b of the one that is measured. For k = 1 they are
+    (1 − b)², (1 − a)(1 − b), 1 and 1.
     """
 
     newest_momentum: float
     newest_factor: float
     squares: float
     products: float
+    keep: float
+    keep_mixed: float
+    stands_for: float
+    stands_for_mixed: float
 
     @classmethod
-    def at(cls, step: int, beta1: float, beta2: float, memory: str) -> "Weights":
-        """The weights after `step` >= 1 steps."""
-        a = (1 - beta1) / (1 - beta1**step)
-        if memory == "sum":
-            return cls(a, 1 / step, 1 / step, 1 / step)
-        b, both = (1 - beta2) / (1 - beta2**step), beta1 * beta2
-        squares = b / (1 + beta2) * (1 + beta2**step)
-        return cls(a, b, squares, a * b / (1 - both) * (1 - both**step))
+    def at(cls, step: int, beta1: float, beta2: float, memory: str, every: int = 1) -> "Weights":
+        """The weights after `step` >= 1 steps, the last measurement but one `every` steps ago."""
+        a, b, squares, products = _sums(step, beta1, beta2, memory)
+        if every == 1:
+            kept = ((1 - b) ** 2, (1 - a) * (1 - b), 1.0, 1.0)
+        elif step <= every:
+            kept = (0.0, 0.0, squares / b**2, products / (a * b))
+        else:
+            before = _sums(step - every, beta1, beta2, memory)
+            # a weight falls by 1 − a at each step, which is a debiasing over the next, times β
+            momentum = beta1**every * a / before[0]
+            factor = (1.0 if memory == "sum" else beta2**every) * b / before[1]
+            keep, mixed = factor**2, momentum * factor
+            new, new_mixed = squares - keep * before[2], products - mixed * before[3]
+            kept = (keep, mixed, new / b**2, new_mixed / (a * b))
+        return cls(a, b, squares, products, *kept)
+
+
+def _sums(step: int, beta1: float, beta2: float, memory: str) -> tuple[float, float, float, float]:
+    """a, b, Σ w_s² and Σ w^M_s w_s."""
+    a = (1 - beta1) / (1 - beta1**step)
+    if memory == "sum":
+        return a, 1 / step, 1 / step, 1 / step
+    b, both = (1 - beta2) / (1 - beta2**step), beta1 * beta2
+    squares = b / (1 + beta2) * (1 + beta2**step)
+    return a, b, squares, a * b / (1 - both) * (1 - both**step)
 
 
 @dataclass(frozen=True)
@@ -65,6 +92,47 @@ class Deviations:
     same: float = 1.0
     mixed: float = 1.0
     known: Tensor | None = None
+
+    def rotated(self, sides: dict[str, Side], factor: float, *, couples: bool) -> "Rotated":
+        """In the eigenbases, the factors' times `factor`; the momentum's only if it `couples`."""
+        momentum = turned(sides, self.momentum) if couples else None
+        return momentum, {n: s.rotate(self.factors[n], factor) for n, s in sides.items()}
+
+
+Rotated = tuple[Tensor | None, Factors]
+"""δM [B, r, d, n] in both eigenbases, and E by side in units of its scale."""
+
+
+@dataclass(frozen=True)
+class GradientDeviations:
+    """The deviations of m microbatches' gradients and squares, which are formed in the eigenbasis.
+
+    Qᵀ (G Gᵀ) Q is (Qᵀ G)(Qᵀ G)ᵀ, so it is enough to turn the gradients: 4 products a microbatch
+    for everything, where turning δM and both δ of the factors takes 6 besides the squares.
+
+    gradients [B, m, d, n]; weights [B, m] of sum 1; roots [B, m], √(w_r/(m−1)). ``known`` as above.
+    """
+
+    gradients: Tensor
+    weights: Tensor
+    roots: Tensor
+    known: Tensor | None = None
+    same: float = 1.0
+    mixed: float = 1.0
+
+    def rotated(self, sides: dict[str, Side], factor: float, *, couples: bool) -> Rotated:
+        """As `Deviations.rotated`."""
+        x, factors = turned(sides, self.gradients), {}
+        for name, side in sides.items():
+            y = (x if name == "left" else x.mT) / (side.scale / factor).sqrt()[:, None, None, None]
+            factors[name] = tidy(self._centered(symmetric_product(y, y)))
+        return (self._centered(x) if couples else None), factors
+
+    def _centered(self, values: Tensor) -> Tensor:
+        """√(w_r/(m−1)) (x_r − Σ w_s x_s)."""
+        shape = (*self.weights.shape, 1, 1)
+        mean = (values * self.weights.view(shape)).sum(1, keepdim=True)
+        return (values - mean).mul_(self.roots.view(shape))
 
 
 def history_deviations(
@@ -90,9 +158,9 @@ def history_deviations(
 class Tracked:
     """What is kept between steps, per batch of blocks.
 
-    inversion : K by side, [B, d, d] in the original basis, or its diagonal [B, d] in the eigenbasis
+    inversion : K by side, [B, d, d], or its diagonal [B, d], in the eigenbasis
     seen : [B, 2], what the steps that contributed have of Σ w_s² and Σ w^M_s w_s
-    coupling, cross : [B, d, n], or None where the mode has none
+    coupling, cross : [B, d, n], or None where the mode has none; in the eigenbases, or not
     clamped : how many blocks' newest terms were cut to size in this step, 0-d
     """
 
@@ -124,6 +192,44 @@ def through(sides: dict[str, Side] | dict[str, BareSide], matrix: Tensor) -> Ten
     return matrix @ roots["right"] if "right" in roots else matrix
 
 
+def turned(sides: dict[str, Side], matrix: Tensor) -> Tensor:
+    """Q_Lᵀ X Q_R, into the eigenbases of the sides that there are; X [B, d, n] or [B, r, d, n]."""
+    return _between(matrix, {n: side.basis.mT for n, side in sides.items()})
+
+
+def turned_back(sides: dict[str, Side], matrix: Tensor) -> Tensor:
+    """Q_L X Q_Rᵀ, out of the eigenbases."""
+    return _between(matrix, {n: side.basis for n, side in sides.items()})
+
+
+def _between(matrix: Tensor, by: Factors) -> Tensor:
+    """T_L X T_Rᵀ."""
+    if matrix.ndim == 4:
+        by = {n: t.unsqueeze(1) for n, t in by.items()}
+    if "left" in by:
+        matrix = by["left"] @ matrix
+    return matrix @ by["right"].mT if "right" in by else matrix
+
+
+def scaled(sides: dict[str, Side], matrix: Tensor) -> Tensor:
+    """P_L X P_R of X in the eigenbases, where P is diagonal; no product of matrices."""
+    for name, side in sides.items():
+        p = side.diagonal[:, :, None] if name == "left" else side.diagonal[:, None, :]
+        matrix = matrix * (p.unsqueeze(1) if matrix.ndim == 4 else p)
+    return matrix
+
+
+def moved(tracked: Tracked, changes: Factors, *, terms: bool) -> Tracked:
+    """In another basis: T K Tᵀ, and T_L X T_Rᵀ for coupling and cross if `terms`."""
+    inversion = {n: conjugated(changes[n], k) for n, k in tracked.inversion.items()}
+    if not terms:
+        return replace(tracked, inversion=inversion)
+    coupling, cross = (
+        None if x is None else _between(x, changes) for x in (tracked.coupling, tracked.cross)
+    )
+    return replace(tracked, inversion=inversion, coupling=coupling, cross=cross)
+
+
 def bounded(term: Tensor, limit: Tensor) -> tuple[Tensor, Tensor]:
     """`term` with its Frobenius norm per block cut to `limit` [B], and how many were cut.
 
@@ -143,19 +249,25 @@ def bounded(term: Tensor, limit: Tensor) -> tuple[Tensor, Tensor]:
 def advance(
     tracked: Tracked,
     sides: dict[str, Side],
-    deviations: Deviations | None,
+    deviations: Deviations | GradientDeviations | None,
     weights: Weights,
-    momentum: Tensor,
+    momentum: Tensor | None,
     mode: str,
+    *,
+    held: bool,
 ) -> Tracked:
     """Forget a little, and add the newest step's terms (none without deviations).
 
-    A block whose newest deviation is out of the expansion's reach (`Side.reaches`; only with a
+    A block whose newest deviation is out of the expansion's reach (`Side.within`; only with a
     stale basis) adds nothing in this step; coupling and cross terms are cut to the size of the
     update.
+
+    momentum
+        M̂ in the eigenbases; not needed by the diagonal modes
+    held
+        whether coupling and cross are tracked in the eigenbases, which are then held, or not
     """
-    a, b = weights.newest_momentum, weights.newest_factor
-    keep, keep_mixed = (1 - b) ** 2, (1 - a) * (1 - b)
+    keep, keep_mixed = weights.keep, weights.keep_mixed
     old = replace(
         tracked,
         inversion={side: k * keep for side, k in tracked.inversion.items()},
@@ -166,72 +278,76 @@ def advance(
     if deviations is None:
         return old
     new = _newest(sides, deviations, weights, momentum, mode)
-    return Tracked(
-        {side: old.inversion[side] + new.inversion[side] for side in old.inversion},
-        old.seen + new.seen,
-        None if old.coupling is None else old.coupling + new.coupling,
-        None if old.cross is None else old.cross + new.cross,
-        new.clamped,
-    )
+    terms = [
+        None if x is None else y.add_(x if held else turned_back(sides, x))
+        for x, y in ((new.coupling, old.coupling), (new.cross, old.cross))
+    ]
+    inversion = {side: k.add_(new.inversion[side]) for side, k in old.inversion.items()}
+    return Tracked(inversion, old.seen + new.seen, *terms, new.clamped)
 
 
 def _newest(
-    sides: dict[str, Side], deviations: Deviations, weights: Weights, momentum: Tensor, mode: str
+    sides: dict[str, Side],
+    deviations: Deviations | GradientDeviations,
+    weights: Weights,
+    momentum: Tensor | None,
+    mode: str,
 ) -> Tracked:
     """The newest step's terms with their weights; in units of b δ / √divisor."""
-    scale = weights.newest_factor / math.sqrt(deviations.same)
-    rotated = {n: side.rotate(deviations.factors[n] * scale) for n, side in sides.items()}
-    within = torch.stack([side.reaches(rotated[n]) for n, side in sides.items()]).all(0)
-    if deviations.known is not None:
-        clamped, within = (deviations.known & ~within).sum(), within & deviations.known
-    else:
-        clamped = (~within).sum()
+    a, b = weights.newest_momentum, weights.newest_factor
+    around, rotated = deviations.rotated(
+        sides, b / math.sqrt(deviations.same), couples=mode in TRACKS_UPDATE
+    )
+    within = torch.stack([side.within(rotated[n]) for n, side in sides.items()]).all(0)
+    known = within if deviations.known is None else deviations.known
+    clamped, within = (known & ~within).sum(), known & within
     # zero deviations before the kernels: what is out of reach may also overflow
     rotated = {n: _only(within, e) for n, e in rotated.items()}
-    b = weights.newest_factor
-    shares = momentum.new_tensor([b * b, weights.newest_momentum * b])
-    seen = within.unsqueeze(1).to(momentum.dtype) * shares
+    same, mixed = weights.stands_for, weights.stands_for_mixed
+    shares = next(iter(rotated.values())).new_tensor([b * b * same, a * b * mixed])
+    seen = within.unsqueeze(1) * shares
     if mode in TRACKS_DIAGONAL:
         alone = mode == "eigenvalue_only"
         inversion = {
-            n: side.relative_diagonal(rotated[n], eigenvalue_only=alone)
+            n: side.relative_diagonal(rotated[n], eigenvalue_only=alone) * same
             for n, side in sides.items()
         }
         return Tracked(inversion, seen, None, None, clamped)
-    inversion = {n: side.relative_inversion(rotated[n]) for n, side in sides.items()}
-    slopes = {n: side.derivative(rotated[n]) for n, side in sides.items()}
-    limit = torch.linalg.vector_norm(through(sides, momentum).flatten(1), dim=1)
-    factor = weights.newest_momentum * math.sqrt(deviations.same) / deviations.mixed
-    coupling, cut = bounded(_coupling(sides, slopes, deviations.momentum) * factor, limit)
+    orders = {n: side.orders(rotated[n]) for n, side in sides.items()}
+    slopes = {n: slope for n, (slope, _) in orders.items()}
+    inversion = {n: k if same == 1 else k * same for n, (_, k) in orders.items()}
+    limit = torch.linalg.vector_norm(scaled(sides, momentum).flatten(1), dim=1)
+    factor = a * math.sqrt(deviations.same) / deviations.mixed * mixed
+    coupling, cut = bounded(_coupling(sides, slopes, around).mul_(factor), limit)
     clamped = clamped + cut
     if len(sides) < 2:
         return Tracked(inversion, seen, coupling, None, clamped)
-    cross = (slopes["left"] @ momentum.unsqueeze(1) @ slopes["right"]).sum(1)
-    cross, cut = bounded(cross, limit)
+    cross = summed_product(slopes["left"] @ momentum.unsqueeze(1), slopes["right"])
+    cross, cut = bounded(cross if same == 1 else cross.mul_(same), limit)
     return Tracked(inversion, seen, coupling, cross, clamped + cut)
 
 
 def _only(within: Tensor, deviations: Tensor) -> Tensor:
-    """Zero for the blocks that are not within; torch.where, as NaN times zero is NaN."""
-    return torch.where(within[:, None, None, None], deviations, torch.zeros_like(deviations))
+    """Zero for the blocks that are not within, also what is not finite, in place."""
+    return deviations.nan_to_num_(0.0, 0.0, 0.0).mul_(within[:, None, None, None])
 
 
 def _coupling(sides: dict[str, Side], slopes: Factors, momentum: Tensor) -> Tensor:
-    """Σ_r D P_L[δL_r] δM_r P_R + P_L δM_r D P_R[δR_r], [B, d, n]."""
-    total = torch.zeros_like(momentum[:, 0])
+    """Σ_r D P_L[δL_r] δM_r P_R + P_L δM_r D P_R[δR_r] in the eigenbases, [B, d, n]."""
+    terms = []
     if "left" in sides:
         others = {n: side for n, side in sides.items() if n != "left"}
-        total = total + through(others, slopes["left"] @ momentum).sum(1)
+        terms.append(summed_product(slopes["left"], scaled(others, momentum)))
     if "right" in sides:
         others = {n: side for n, side in sides.items() if n != "right"}
-        total = total + (through(others, momentum) @ slopes["right"]).sum(1)
-    return total
+        terms.append(summed_product(scaled(others, momentum), slopes["right"]))
+    return sum(terms[1:], terms[0])
 
 
 def corrected_sides(
     sides: dict[str, Side], inversion: Factors, completion: Tensor, mode: str
 ) -> dict[str, Side]:
-    """Each side with the tracked inversion divided out."""
+    """Each side with the tracked inversion, in the eigenbasis, divided out."""
     if mode in TRACKS_DIAGONAL:
         whole = {n: k * completion[:, None] for n, k in inversion.items()}
         return {n: side.corrected_diagonal(whole[n]) for n, side in sides.items()}

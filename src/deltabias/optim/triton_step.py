@@ -54,7 +54,7 @@ def triton_module(name: str) -> ModuleType:
 
 
 def run_triton(
-    module_name: str,
+    module: str | ModuleType,
     step: str,
     tensors: Mapping[str, Sequence[Tensor]],
     scalars: Mapping[str, float | Tensor],
@@ -72,8 +72,9 @@ def run_triton(
 
     Parameters
     ----------
-    module_name, step
-        a rule's generated module and a function of it, as ("adamw", "step_delta")
+    module, step
+        a rule of the catalogue and a function of it, as ("adamw", "step_delta"), or a generated
+        Triton module of a rule of your own
     tensors
         the function's tensor arguments, a list each; fp32, bf16 or fp16, dense, in the layout of
         the parameter. What is only read may have another layout: it is copied.
@@ -110,8 +111,8 @@ def run_triton(
         for dtypes, devices, sizes or layouts that do not fit, missing scalars, a step that the
         module does not have; nothing was changed.
     """
-    module = triton_module(module_name)
-    entry = _entry(module, module_name, step)
+    module = triton_module(module) if isinstance(module, str) else module
+    entry = _entry(module, module.__name__, step)
     groups = groups_of(entry, step, tensors, stochastic_rounding)
     launches = []
     for (device, kinds), indices in groups.items():
@@ -126,9 +127,10 @@ def run_triton(
         with _on(device):
             columns = in_one_layout(entry, columns)
             rows, stride = _rows(entry, scalars, _counts_of(steps, indices), corrected, device)
-        launches.append((columns, rows, stride, seed, flags, device))
-    for launch in launches:  # every group is checked before the first is changed
-        _launch(entry, *launch)
+        launches.append((columns, rows, stride, flags, device))
+    for place, launch in enumerate(launches):  # all are checked before the first is changed
+        # tensors are counted from 0 in each launch, so each has a key of its own
+        _launch(entry, *launch, seed=(seed + 0x61C88647 * place) % 2**31)
     for name in entry["written"]:  # autograd does not see what a kernel writes
         torch.autograd.graph.increment_version(list(tensors[name]))
 
@@ -238,9 +240,10 @@ def _launch(
     columns: dict[str, list[Tensor]],
     rows: Tensor,
     stride: int,
-    seed: int,
     flags: dict[str, Any],
     device: torch.device,
+    *,
+    seed: int,
 ) -> None:
     """Both launches of a group; nothing is checked here."""
     sizes = [t.numel() for t in columns[entry["written"][0]]]

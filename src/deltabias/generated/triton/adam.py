@@ -91,19 +91,18 @@ def _read_share(
 
 @triton.jit
 def _coded(value, kind: tl.constexpr, full: tl.constexpr):
-    """What is stored of a share: the nearest code, ties to even, cut at the range."""
+    """What is stored of a share: the nearest code, ties up, cut at the range.
+
+    The sums are those of the compiled step, and so are the codes.
+    """
     if kind == tl.int8:
-        return _nearest(_smaller(_larger(value * (127 / full), -127.0), 127.0))
+        below = _larger(127 - value * (127 / full), 0.0)
+        return tl.floor(_larger(383.5 - below, 129.0)) - 256
     elif kind == tl.uint8:
-        return _nearest(_smaller(_larger(value * (255 / full), 0.0), 255.0))
+        below = _larger(255 - value * (255 / full), 0.0)
+        return tl.floor(_larger(255.5 - below, 0.0))
     else:
         return value
-
-
-@triton.jit
-def _nearest(x):
-    """The nearest whole number: beyond 1.5 · 2^23 fp32 has no fractions left."""
-    return (x + 12582912.0) - 12582912.0
 
 
 @triton.jit
@@ -1329,10 +1328,10 @@ def step_delta_spaced_constants(
     _x30 = unit**2
     _x35 = unit**0.5
     _x57 = debias_preconditioner**0.5
-    _x72 = debias_numerator * push
-    push_root = _x72 / _x57
-    _x80 = lr / debias_numerator
-    _x81 = -_x80
+    _x73 = debias_numerator * push
+    push_root = _x73 / _x57
+    _x84 = lr / debias_numerator
+    _x85 = -_x84
     keep = 1 - lr * weight_decay
     return [
         t,
@@ -1354,9 +1353,10 @@ def step_delta_spaced_constants(
         debias_numerator,
         _x57,
         eps,
-        push_root,
         swell,
-        _x81,
+        push,
+        push_root,
+        _x85,
     ]
 
 
@@ -1453,10 +1453,10 @@ def step_delta_spaced_prepare(counts, given, rows, WIDTH: tl.constexpr):
     _xs30 = unit * unit
     _xs35 = _power(unit, 0.5)
     _xs57 = _power(debias_preconditioner, 0.5)
-    _xs72 = debias_numerator * push
-    push_root = _xs72 / _xs57
-    _xs80 = lr / debias_numerator
-    _xs81 = -_xs80
+    _xs73 = debias_numerator * push
+    push_root = _xs73 / _xs57
+    _xs84 = lr / debias_numerator
+    _xs85 = -_xs84
     keep = 1 - lr * weight_decay
     tl.store(row + 1, keep)
     tl.store(row + 2, coupled_decay)
@@ -1476,9 +1476,10 @@ def step_delta_spaced_prepare(counts, given, rows, WIDTH: tl.constexpr):
     tl.store(row + 16, debias_numerator)
     tl.store(row + 17, _xs57)
     tl.store(row + 18, eps)
-    tl.store(row + 19, push_root)
-    tl.store(row + 20, swell)
-    tl.store(row + 21, _xs81)
+    tl.store(row + 19, swell)
+    tl.store(row + 20, push)
+    tl.store(row + 21, push_root)
+    tl.store(row + 22, _xs85)
 
 
 @triton.jit(do_not_specialize=["stride", "seed"])
@@ -1495,7 +1496,8 @@ def step_delta_spaced_kernel(
     NOISE_SHARE_KEPT: tl.constexpr,
     THIRD_SHARE_KEPT: tl.constexpr,
     THIRD_MEAN_SHARE_KEPT: tl.constexpr,
-    COUPLING_KEPT: tl.constexpr,
+    NOISE_KEPT: tl.constexpr,
+    SKEWNESS_KEPT: tl.constexpr,
     INVERSION_KEPT: tl.constexpr,
     C2: tl.constexpr,
     C3: tl.constexpr,
@@ -1517,7 +1519,7 @@ def step_delta_spaced_kernel(
     chunk = chunks + 2 * tl.program_id(0)
     tensor = tl.load(chunk)
     first = tl.multiple_of(tl.load(chunk + 1), 16)
-    entry = table + tensor * 13
+    entry = table + tensor * 14
     size = tl.load(entry)
     row = rows + tensor * stride
     param_at = _pointer(entry + 1, PARAM, RAGGED)
@@ -1527,11 +1529,12 @@ def step_delta_spaced_kernel(
     noise_share_kept_at = _pointer(entry + 5, NOISE_SHARE_KEPT, RAGGED)
     third_share_kept_at = _pointer(entry + 6, THIRD_SHARE_KEPT, RAGGED)
     third_mean_share_kept_at = _pointer(entry + 7, THIRD_MEAN_SHARE_KEPT, RAGGED)
-    coupling_kept_at = _pointer(entry + 8, COUPLING_KEPT, RAGGED)
-    inversion_kept_at = _pointer(entry + 9, INVERSION_KEPT, RAGGED)
-    c2_at = _pointer(entry + 10, C2, RAGGED)
-    c3_at = _pointer(entry + 11, C3, RAGGED)
-    unit_of_c_at = _pointer(entry + 12, UNIT_OF_C, True)
+    noise_kept_at = _pointer(entry + 8, NOISE_KEPT, RAGGED)
+    skewness_kept_at = _pointer(entry + 9, SKEWNESS_KEPT, RAGGED)
+    inversion_kept_at = _pointer(entry + 10, INVERSION_KEPT, RAGGED)
+    c2_at = _pointer(entry + 11, C2, RAGGED)
+    c3_at = _pointer(entry + 12, C3, RAGGED)
+    unit_of_c_at = _pointer(entry + 13, UNIT_OF_C, True)
     unit_of_c = tl.load(unit_of_c_at).to(tl.float32)
     keep = tl.load(row + 1)
     coupled_decay = tl.load(row + 2)
@@ -1551,9 +1554,10 @@ def step_delta_spaced_kernel(
     debias_numerator = tl.load(row + 16)
     _x57 = tl.load(row + 17)
     eps = tl.load(row + 18)
-    push_root = tl.load(row + 19)
-    swell = tl.load(row + 20)
-    _x81 = tl.load(row + 21)
+    swell = tl.load(row + 19)
+    push = tl.load(row + 20)
+    push_root = tl.load(row + 21)
+    _x85 = tl.load(row + 22)
     draw = tl.load(row).to(tl.uint32)
     for turn in range(TURNS):
         offsets = first + turn * BLOCK + tl.arange(0, BLOCK)
@@ -1570,10 +1574,6 @@ def step_delta_spaced_kernel(
         )
         third_mean_share_kept = _read_share(
             third_mean_share_kept_at, offsets, within, THIRD_MEAN_SHARE_KEPT, 8.0, RAGGED
-        )
-        coupling_kept = _read_share(coupling_kept_at, offsets, within, COUPLING_KEPT, 4.0, RAGGED)
-        inversion_kept = _read_share(
-            inversion_kept_at, offsets, within, INVERSION_KEPT, 2.5, RAGGED
         )
         c2 = _read(c2_at, offsets, within, RAGGED)
         c3 = _read(c3_at, offsets, within, RAGGED)
@@ -1626,10 +1626,6 @@ def step_delta_spaced_kernel(
         _x45 = _smaller(third_share_kept, 1)
         # κ₃ over the cube of the root
         skewness = _larger(_x45, -1)
-        _x47 = average_debiased * noise_share
-        _x48 = _x47 * 2
-        _x49 = skewness * root_mean_square
-        relative_cov_exp_avg_exp_avg_sq = _x48 + _x49
         _x51 = noise_share * 2
         _x52 = -_x51
         _x53 = _x52 + 4
@@ -1647,20 +1643,24 @@ def step_delta_spaced_kernel(
         _x64 = _x63 * _x62
         # inversion divides: positive, subtraction-free
         inversion = _x64 * 0.125
-        _x66 = relative_cov_exp_avg_exp_avg_sq * share
-        _x67 = _x66 * 0.5
-        coupling_kept_now = _divide(_x67, root_mean_square, EXACT)
-        coupling_kept = coupling_kept_now
+        noise_kept_now = share * noise_share
+        noise_kept = noise_kept_now
+        _x68 = share * skewness
+        skewness_kept_now = _x68 * 0.5
+        skewness_kept = skewness_kept_now
         inversion_kept_now = inversion
         inversion_kept = inversion_kept_now
-        _x74 = root * coupling_kept_now
-        _x75 = _x74 * push_root
+        swollen = denominator * swell
+        _x76 = average * noise_kept_now
+        _x77 = _x76 * push
+        _x78 = root * skewness_kept_now
+        _x79 = _x78 * push_root
+        _x80 = _x77 + average
         # coupling joins the numerator
-        numerator = average + _x75
-        _x77 = inversion_kept_now * swell
-        _x78 = _x77 + 1
-        divisor = denominator * _x78
-        param = param + _divide(_x81 * numerator, divisor, EXACT)
+        numerator = _x80 + _x79
+        _x82 = swollen * inversion_kept_now
+        divisor = denominator + _x82
+        param = param + _divide(_x85 * numerator, divisor, EXACT)
         if DITHER:
             param = _dithered(param, seed, draw, tensor, offsets)
         _write(param_at, offsets, within, param, PARAM, RAGGED)
@@ -1691,11 +1691,14 @@ def step_delta_spaced_kernel(
             RAGGED,
         )
         _write(
-            coupling_kept_at,
+            noise_kept_at, offsets, within, _coded(noise_kept, NOISE_KEPT, 1.0), NOISE_KEPT, RAGGED
+        )
+        _write(
+            skewness_kept_at,
             offsets,
             within,
-            _coded(coupling_kept, COUPLING_KEPT, 4.0),
-            COUPLING_KEPT,
+            _coded(skewness_kept, SKEWNESS_KEPT, 0.5),
+            SKEWNESS_KEPT,
             RAGGED,
         )
         _write(
@@ -1728,10 +1731,10 @@ def step_delta_held_constants(
     _x7 = debias_preconditioner**0.5
     _x10 = debias_numerator * push
     push_root = _x10 / _x7
-    _x18 = lr / debias_numerator
-    _x19 = -_x18
+    _x21 = lr / debias_numerator
+    _x22 = -_x21
     keep = 1 - lr * weight_decay
-    return [t, keep, coupled_decay, _x0, beta2, _x2, _x7, eps, push_root, swell, _x19]
+    return [t, keep, coupled_decay, _x0, beta2, _x2, _x7, eps, swell, push, push_root, _x22]
 
 
 @triton.jit
@@ -1797,8 +1800,8 @@ def step_delta_held_prepare(counts, given, rows, WIDTH: tl.constexpr):
     _xs7 = _power(debias_preconditioner, 0.5)
     _xs10 = debias_numerator * push
     push_root = _xs10 / _xs7
-    _xs18 = lr / debias_numerator
-    _xs19 = -_xs18
+    _xs21 = lr / debias_numerator
+    _xs22 = -_xs21
     keep = 1 - lr * weight_decay
     tl.store(row + 1, keep)
     tl.store(row + 2, coupled_decay)
@@ -1807,9 +1810,10 @@ def step_delta_held_prepare(counts, given, rows, WIDTH: tl.constexpr):
     tl.store(row + 5, _xs2)
     tl.store(row + 6, _xs7)
     tl.store(row + 7, eps)
-    tl.store(row + 8, push_root)
-    tl.store(row + 9, swell)
-    tl.store(row + 10, _xs19)
+    tl.store(row + 8, swell)
+    tl.store(row + 9, push)
+    tl.store(row + 10, push_root)
+    tl.store(row + 11, _xs22)
 
 
 @triton.jit(do_not_specialize=["stride", "seed"])
@@ -1823,7 +1827,8 @@ def step_delta_held_kernel(
     GRAD: tl.constexpr,
     EXP_AVG: tl.constexpr,
     EXP_AVG_SQ: tl.constexpr,
-    COUPLING_KEPT: tl.constexpr,
+    NOISE_KEPT: tl.constexpr,
+    SKEWNESS_KEPT: tl.constexpr,
     INVERSION_KEPT: tl.constexpr,
     RAGGED: tl.constexpr,
     EXACT: tl.constexpr,
@@ -1842,15 +1847,16 @@ def step_delta_held_kernel(
     chunk = chunks + 2 * tl.program_id(0)
     tensor = tl.load(chunk)
     first = tl.multiple_of(tl.load(chunk + 1), 16)
-    entry = table + tensor * 7
+    entry = table + tensor * 8
     size = tl.load(entry)
     row = rows + tensor * stride
     param_at = _pointer(entry + 1, PARAM, RAGGED)
     grad_at = _pointer(entry + 2, GRAD, RAGGED)
     exp_avg_at = _pointer(entry + 3, EXP_AVG, RAGGED)
     exp_avg_sq_at = _pointer(entry + 4, EXP_AVG_SQ, RAGGED)
-    coupling_kept_at = _pointer(entry + 5, COUPLING_KEPT, RAGGED)
-    inversion_kept_at = _pointer(entry + 6, INVERSION_KEPT, RAGGED)
+    noise_kept_at = _pointer(entry + 5, NOISE_KEPT, RAGGED)
+    skewness_kept_at = _pointer(entry + 6, SKEWNESS_KEPT, RAGGED)
+    inversion_kept_at = _pointer(entry + 7, INVERSION_KEPT, RAGGED)
     keep = tl.load(row + 1)
     coupled_decay = tl.load(row + 2)
     _x0 = tl.load(row + 3)
@@ -1858,9 +1864,10 @@ def step_delta_held_kernel(
     _x2 = tl.load(row + 5)
     _x7 = tl.load(row + 6)
     eps = tl.load(row + 7)
-    push_root = tl.load(row + 8)
-    swell = tl.load(row + 9)
-    _x19 = tl.load(row + 10)
+    swell = tl.load(row + 8)
+    push = tl.load(row + 9)
+    push_root = tl.load(row + 10)
+    _x22 = tl.load(row + 11)
     draw = tl.load(row).to(tl.uint32)
     for turn in range(TURNS):
         offsets = first + turn * BLOCK + tl.arange(0, BLOCK)
@@ -1869,7 +1876,8 @@ def step_delta_held_kernel(
         grad = _read(grad_at, offsets, within, RAGGED)
         exp_avg = _read(exp_avg_at, offsets, within, RAGGED)
         exp_avg_sq = _read(exp_avg_sq_at, offsets, within, RAGGED)
-        coupling_kept = _read_share(coupling_kept_at, offsets, within, COUPLING_KEPT, 4.0, RAGGED)
+        noise_kept = _read_share(noise_kept_at, offsets, within, NOISE_KEPT, 1.0, RAGGED)
+        skewness_kept = _read_share(skewness_kept_at, offsets, within, SKEWNESS_KEPT, 0.5, RAGGED)
         inversion_kept = _read_share(
             inversion_kept_at, offsets, within, INVERSION_KEPT, 2.5, RAGGED
         )
@@ -1886,14 +1894,17 @@ def step_delta_held_kernel(
         root_debiased = _divide(root, _x7, EXACT)
         # what the plug-in update divides by
         denominator = root_debiased + eps
-        _x12 = root * coupling_kept
-        _x13 = _x12 * push_root
+        swollen = denominator * swell
+        _x13 = average * noise_kept
+        _x14 = _x13 * push
+        _x15 = root * skewness_kept
+        _x16 = _x15 * push_root
+        _x17 = _x14 + average
         # coupling joins the numerator
-        numerator = average + _x13
-        _x15 = inversion_kept * swell
-        _x16 = _x15 + 1
-        divisor = denominator * _x16
-        param = param + _divide(_x19 * numerator, divisor, EXACT)
+        numerator = _x17 + _x16
+        _x19 = swollen * inversion_kept
+        divisor = denominator + _x19
+        param = param + _divide(_x22 * numerator, divisor, EXACT)
         if DITHER:
             param = _dithered(param, seed, draw, tensor, offsets)
         _write(param_at, offsets, within, param, PARAM, RAGGED)
@@ -2107,7 +2118,6 @@ def step_closed_form_spaced_kernel(
         noise_share_kept = _read_share(
             noise_share_kept_at, offsets, within, NOISE_SHARE_KEPT, 4.0, RAGGED
         )
-        factor_kept = _read_share(factor_kept_at, offsets, within, FACTOR_KEPT, 2.0, RAGGED)
         c2 = _read(c2_at, offsets, within, RAGGED)
         if NEGATE:
             grad = -grad
@@ -2512,7 +2522,8 @@ STEPS = {
             "noise_share_kept",
             "third_share_kept",
             "third_mean_share_kept",
-            "coupling_kept",
+            "noise_kept",
+            "skewness_kept",
             "inversion_kept",
             "c2",
             "c3",
@@ -2525,7 +2536,8 @@ STEPS = {
             "noise_share_kept",
             "third_share_kept",
             "third_mean_share_kept",
-            "coupling_kept",
+            "noise_kept",
+            "skewness_kept",
             "inversion_kept",
         ),
         "per_tensor": ("unit_of_c",),
@@ -2533,7 +2545,8 @@ STEPS = {
             "noise_share_kept",
             "third_share_kept",
             "third_mean_share_kept",
-            "coupling_kept",
+            "noise_kept",
+            "skewness_kept",
             "inversion_kept",
         ),
         "scalars": (
@@ -2566,16 +2579,24 @@ STEPS = {
             "every",
             "observed",
         ),
-        "width": 22,
+        "width": 23,
         "kernel": step_delta_spaced_kernel,
         "constants": step_delta_spaced_constants,
         "prepare": step_delta_spaced_prepare,
     },
     "step_delta_held": {
-        "tensors": ("param", "grad", "exp_avg", "exp_avg_sq", "coupling_kept", "inversion_kept"),
+        "tensors": (
+            "param",
+            "grad",
+            "exp_avg",
+            "exp_avg_sq",
+            "noise_kept",
+            "skewness_kept",
+            "inversion_kept",
+        ),
         "written": ("param", "exp_avg", "exp_avg_sq"),
         "per_tensor": (),
-        "coded": ("coupling_kept", "inversion_kept"),
+        "coded": ("noise_kept", "skewness_kept", "inversion_kept"),
         "scalars": (
             "eps",
             "beta1",
@@ -2589,7 +2610,7 @@ STEPS = {
             "coupled_decay",
         ),
         "hypers": ("eps", "beta1", "beta2", "lr", "weight_decay", "coupled_decay"),
-        "width": 11,
+        "width": 12,
         "kernel": step_delta_held_kernel,
         "constants": step_delta_held_constants,
         "prepare": step_delta_held_prepare,

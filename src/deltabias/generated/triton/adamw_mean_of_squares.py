@@ -91,19 +91,18 @@ def _read_share(
 
 @triton.jit
 def _coded(value, kind: tl.constexpr, full: tl.constexpr):
-    """What is stored of a share: the nearest code, ties to even, cut at the range."""
+    """What is stored of a share: the nearest code, ties up, cut at the range.
+
+    The sums are those of the compiled step, and so are the codes.
+    """
     if kind == tl.int8:
-        return _nearest(_smaller(_larger(value * (127 / full), -127.0), 127.0))
+        below = _larger(127 - value * (127 / full), 0.0)
+        return tl.floor(_larger(383.5 - below, 129.0)) - 256
     elif kind == tl.uint8:
-        return _nearest(_smaller(_larger(value * (255 / full), 0.0), 255.0))
+        below = _larger(255 - value * (255 / full), 0.0)
+        return tl.floor(_larger(255.5 - below, 0.0))
     else:
         return value
-
-
-@triton.jit
-def _nearest(x):
-    """The nearest whole number: beyond 1.5 · 2^23 fp32 has no fractions left."""
-    return (x + 12582912.0) - 12582912.0
 
 
 @triton.jit

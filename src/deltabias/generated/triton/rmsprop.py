@@ -91,19 +91,18 @@ def _read_share(
 
 @triton.jit
 def _coded(value, kind: tl.constexpr, full: tl.constexpr):
-    """What is stored of a share: the nearest code, ties to even, cut at the range."""
+    """What is stored of a share: the nearest code, ties up, cut at the range.
+
+    The sums are those of the compiled step, and so are the codes.
+    """
     if kind == tl.int8:
-        return _nearest(_smaller(_larger(value * (127 / full), -127.0), 127.0))
+        below = _larger(127 - value * (127 / full), 0.0)
+        return tl.floor(_larger(383.5 - below, 129.0)) - 256
     elif kind == tl.uint8:
-        return _nearest(_smaller(_larger(value * (255 / full), 0.0), 255.0))
+        below = _larger(255 - value * (255 / full), 0.0)
+        return tl.floor(_larger(255.5 - below, 0.0))
     else:
         return value
-
-
-@triton.jit
-def _nearest(x):
-    """The nearest whole number: beyond 1.5 · 2^23 fp32 has no fractions left."""
-    return (x + 12582912.0) - 12582912.0
 
 
 @triton.jit
@@ -1091,6 +1090,884 @@ def step_closed_form_kernel(
         _write(noise_at, offsets, within, noise, NOISE, RAGGED)
 
 
+def step_delta_spaced_constants(
+    *,
+    eps: float,
+    alpha: float,
+    unit: float,
+    push: float,
+    swell: float,
+    weight_noise: float,
+    weight_third: float,
+    weight_third_mean: float,
+    microbatches: float,
+    lr: float,
+    weight_decay: float,
+    coupled_decay: float,
+    skew: float,
+    t: float = 0,
+) -> list[float]:
+    """A row of the scalars that the kernel reads, the step count first."""
+    _x0 = 1 - alpha
+    _x17 = microbatches - 1
+    _x21 = unit**1.5
+    _x22 = microbatches - 2
+    _x23 = max(1, _x22)
+    _x25 = _x17 * _x23
+    _x28 = unit**2
+    _x33 = unit**0.5
+    _x73 = -lr
+    keep = 1 - lr * weight_decay
+    return [
+        t,
+        keep,
+        coupled_decay,
+        skew,
+        alpha,
+        _x0,
+        unit,
+        _x17,
+        weight_noise,
+        _x21,
+        _x25,
+        weight_third,
+        _x28,
+        weight_third_mean,
+        _x33,
+        eps,
+        swell,
+        push,
+        _x73,
+    ]
+
+
+@triton.jit
+def step_delta_spaced_prepare(counts, given, rows, WIDTH: tl.constexpr):
+    """Rows of scalars from step counts on the device, in doubles, rounded once.
+
+    ``counts`` points at the step count of each tensor; ``given`` holds the
+    hyperparameters, then 1 if the step has statistics and 0 if it has none.
+    """
+    index = tl.program_id(0)
+    count = tl.load(tl.load(counts + index).to(tl.pointer_type(tl.float32)))
+    t = count.to(tl.float64)
+    row = rows + index * WIDTH
+    tl.store(row, t)
+    eps = tl.load(given + 0)
+    alpha = tl.load(given + 1)
+    microbatches = tl.load(given + 2)
+    lr = tl.load(given + 3)
+    weight_decay = tl.load(given + 4)
+    coupled_decay = tl.load(given + 5)
+    skew = tl.load(given + 6)
+    every = tl.load(given + 7)
+    observed = tl.load(given + 8)
+    _x0 = _power(alpha, t)
+    unit = 1 - _x0
+    _x2 = _x0 - 1
+    _x3 = alpha - 1
+    overlap = _x3 / _x2
+    _x5 = alpha + 1
+    _x6 = _x0 + 1
+    _x7 = _x6 * _x3
+    _x8 = _x5 * _x2
+    spread = _x7 / _x8
+    _x10 = unit * unit * unit * unit * unit * unit * unit * unit
+    _x11 = t - 1
+    _x12 = _power(alpha, _x11)
+    _x13 = 1 - _x12
+    _x14 = _x13 * _x13 * _x13 * _x13 * _x13 * _x13 * _x13 * _x13
+    warm = _x14 / _x10
+    warm = warm * tl.load(given + 9)
+    push = overlap * warm
+    swell = spread * warm
+    _x18 = every * observed
+    _x19 = _power(alpha, _x18)
+    _x20 = 1 - _x19
+    _x21 = _power(alpha, every)
+    _x22 = 1 - _x21
+    weight_noise = _x22 / _x20
+    _x24 = _x18 * 1.5
+    _x25 = _power(alpha, _x24)
+    _x26 = 1 - _x25
+    _x27 = every * 1.5
+    _x28 = _power(alpha, _x27)
+    _x29 = 1 - _x28
+    weight_third = _x29 / _x26
+    _x31 = _x18 * 2
+    _x32 = _power(alpha, _x31)
+    _x33 = 1 - _x32
+    _x34 = every * 2
+    _x35 = _power(alpha, _x34)
+    _x36 = 1 - _x35
+    weight_third_mean = _x36 / _x33
+    _xs0 = 1 - alpha
+    _xs17 = microbatches - 1
+    _xs21 = _power(unit, 1.5)
+    _xs22 = microbatches - 2
+    _xs23 = tl.maximum(_xs22, 1)
+    _xs25 = _xs17 * _xs23
+    _xs28 = unit * unit
+    _xs33 = _power(unit, 0.5)
+    _xs73 = -lr
+    keep = 1 - lr * weight_decay
+    tl.store(row + 1, keep)
+    tl.store(row + 2, coupled_decay)
+    tl.store(row + 3, skew)
+    tl.store(row + 4, alpha)
+    tl.store(row + 5, _xs0)
+    tl.store(row + 6, unit)
+    tl.store(row + 7, _xs17)
+    tl.store(row + 8, weight_noise)
+    tl.store(row + 9, _xs21)
+    tl.store(row + 10, _xs25)
+    tl.store(row + 11, weight_third)
+    tl.store(row + 12, _xs28)
+    tl.store(row + 13, weight_third_mean)
+    tl.store(row + 14, _xs33)
+    tl.store(row + 15, eps)
+    tl.store(row + 16, swell)
+    tl.store(row + 17, push)
+    tl.store(row + 18, _xs73)
+
+
+@triton.jit(do_not_specialize=["stride", "seed"])
+def step_delta_spaced_kernel(
+    table,
+    chunks,
+    rows,
+    stride,
+    seed,
+    PARAM: tl.constexpr,
+    GRAD: tl.constexpr,
+    SQUARE_AVG: tl.constexpr,
+    NOISE_SHARE_KEPT: tl.constexpr,
+    THIRD_SHARE_KEPT: tl.constexpr,
+    THIRD_MEAN_SHARE_KEPT: tl.constexpr,
+    INVERSION_KEPT: tl.constexpr,
+    C2: tl.constexpr,
+    C3: tl.constexpr,
+    UNIT_OF_C: tl.constexpr,
+    RAGGED: tl.constexpr,
+    EXACT: tl.constexpr,
+    NEGATE: tl.constexpr,
+    COUPLED: tl.constexpr,
+    DITHER: tl.constexpr,
+    BLOCK: tl.constexpr,
+    TURNS: tl.constexpr,
+):
+    """One pass over chunks of a list of tensors.
+
+    ``table`` has a row a tensor: its size, then the address of each argument; ``chunks`` a
+    row a program: which tensor, from which element. ``rows`` are the scalars, ``stride``
+    apart for each tensor. Types in capitals are those in memory; arithmetic is fp32.
+    """
+    chunk = chunks + 2 * tl.program_id(0)
+    tensor = tl.load(chunk)
+    first = tl.multiple_of(tl.load(chunk + 1), 16)
+    entry = table + tensor * 11
+    size = tl.load(entry)
+    row = rows + tensor * stride
+    param_at = _pointer(entry + 1, PARAM, RAGGED)
+    grad_at = _pointer(entry + 2, GRAD, RAGGED)
+    square_avg_at = _pointer(entry + 3, SQUARE_AVG, RAGGED)
+    noise_share_kept_at = _pointer(entry + 4, NOISE_SHARE_KEPT, RAGGED)
+    third_share_kept_at = _pointer(entry + 5, THIRD_SHARE_KEPT, RAGGED)
+    third_mean_share_kept_at = _pointer(entry + 6, THIRD_MEAN_SHARE_KEPT, RAGGED)
+    inversion_kept_at = _pointer(entry + 7, INVERSION_KEPT, RAGGED)
+    c2_at = _pointer(entry + 8, C2, RAGGED)
+    c3_at = _pointer(entry + 9, C3, RAGGED)
+    unit_of_c_at = _pointer(entry + 10, UNIT_OF_C, True)
+    unit_of_c = tl.load(unit_of_c_at).to(tl.float32)
+    keep = tl.load(row + 1)
+    coupled_decay = tl.load(row + 2)
+    skew = tl.load(row + 3)
+    alpha = tl.load(row + 4)
+    _x0 = tl.load(row + 5)
+    unit = tl.load(row + 6)
+    _x17 = tl.load(row + 7)
+    weight_noise = tl.load(row + 8)
+    _x21 = tl.load(row + 9)
+    _x25 = tl.load(row + 10)
+    weight_third = tl.load(row + 11)
+    _x28 = tl.load(row + 12)
+    weight_third_mean = tl.load(row + 13)
+    _x33 = tl.load(row + 14)
+    eps = tl.load(row + 15)
+    swell = tl.load(row + 16)
+    push = tl.load(row + 17)
+    _x73 = tl.load(row + 18)
+    draw = tl.load(row).to(tl.uint32)
+    for turn in range(TURNS):
+        offsets = first + turn * BLOCK + tl.arange(0, BLOCK)
+        within = offsets < size
+        param = _read(param_at, offsets, within, RAGGED)
+        grad = _read(grad_at, offsets, within, RAGGED)
+        square_avg = _read(square_avg_at, offsets, within, RAGGED)
+        noise_share_kept = _read_share(
+            noise_share_kept_at, offsets, within, NOISE_SHARE_KEPT, 4.0, RAGGED
+        )
+        third_share_kept = _read_share(
+            third_share_kept_at, offsets, within, THIRD_SHARE_KEPT, 2.0, RAGGED
+        )
+        third_mean_share_kept = _read_share(
+            third_mean_share_kept_at, offsets, within, THIRD_MEAN_SHARE_KEPT, 8.0, RAGGED
+        )
+        c2 = _read(c2_at, offsets, within, RAGGED)
+        c3 = _read(c3_at, offsets, within, RAGGED)
+        if NEGATE:
+            grad = -grad
+        c2 = tl.where(unit_of_c != 0, c2, 0.0)
+        c3 = tl.where(unit_of_c != 0, c3 * skew, 0.0)
+        if COUPLED:
+            grad = tl.fma(coupled_decay, param, grad)
+        param = param * keep
+        square_avg = square_avg * alpha
+        square_avg = tl.fma(_x0 * grad, grad, square_avg)
+        safe_second = _larger(square_avg, 1.1754943508222875e-38)
+        root = _sqrt(safe_second, EXACT)
+        average = grad
+        step_mean = _divide(grad, root, EXACT)
+        relative_unit = _divide(unit_of_c, root, EXACT)
+        _x8 = c2 * relative_unit
+        _x9 = _x8 * relative_unit
+        _x10 = _larger(_x9, -1e18)
+        relative_c2 = _smaller(_x10, 1e18)
+        _x12 = c3 * relative_unit
+        _x13 = _x12 * relative_unit
+        _x14 = _x13 * relative_unit
+        _x15 = _larger(_x14, -1e18)
+        relative_c3 = _smaller(_x15, 1e18)
+        _x18 = relative_c2 * unit
+        _x19 = _divide(_x18, _x17, EXACT)
+        noise_share_kept = _lerp(noise_share_kept, _x19, weight_noise)
+        _x24 = relative_c3 * _x21
+        _x26 = _divide(_x24, _x25, EXACT)
+        third_share_kept = _lerp(third_share_kept, _x26, weight_third)
+        _x29 = relative_c3 * step_mean
+        _x30 = _x29 * _x28
+        _x31 = _divide(_x30, _x25, EXACT)
+        third_mean_share_kept = _lerp(third_mean_share_kept, _x31, weight_third_mean)
+        root_mean_square = _divide(root, _x33, EXACT)
+        # q, at most everything is noise
+        noise_share = _smaller(noise_share_kept, 1)
+        # mean gradient over its root mean square
+        signal = _divide(average, root_mean_square, EXACT)
+        _x37 = signal * third_share_kept
+        _x38 = _x37 * 3
+        _x39 = _x38 + third_mean_share_kept
+        _x40 = _smaller(_x39, 4)
+        # 4 μ κ₃ + κ₄, relative
+        skew_variance = _larger(_x40, -4)
+        _x44 = _smaller(_x19, 1)
+        _x45 = average * _x44
+        _x46 = _x45 * 2
+        _x47 = _smaller(_x26, 1)
+        _x48 = _larger(_x47, -1)
+        _x49 = root_mean_square * _x48
+        relative_cov_gradient_square_avg = _x46 - _x49
+        _x51 = noise_share * 2
+        _x52 = -_x51
+        _x53 = _x52 + 4
+        _x54 = noise_share * _x53
+        _x55 = _x54 + skew_variance
+        relative_var_square_avg = _larger(_x55, 0)
+        # what the plug-in update divides by
+        denominator = root + eps
+        # 1 where eps is negligible, 0 where it rules
+        share = _divide(root, denominator, EXACT)
+        _x59 = share * 2
+        _x60 = _x59 + 1
+        _x61 = relative_var_square_avg * share
+        _x62 = _x61 * _x60
+        # inversion divides: positive, subtraction-free
+        inversion = _x62 * 0.125
+        inversion_kept_now = inversion
+        inversion_kept = inversion_kept_now
+        swollen = denominator * swell
+        _x67 = relative_cov_gradient_square_avg * share
+        _x68 = _x67 * push
+        _x69 = _x68 * 0.5
+        # coupling joins the numerator
+        numerator = average + _x69
+        _x71 = swollen * inversion_kept_now
+        divisor = denominator + _x71
+        param = param + _divide(_x73 * numerator, divisor, EXACT)
+        if DITHER:
+            param = _dithered(param, seed, draw, tensor, offsets)
+        _write(param_at, offsets, within, param, PARAM, RAGGED)
+        _write(square_avg_at, offsets, within, square_avg, SQUARE_AVG, RAGGED)
+        _write(
+            noise_share_kept_at,
+            offsets,
+            within,
+            _coded(noise_share_kept, NOISE_SHARE_KEPT, 4.0),
+            NOISE_SHARE_KEPT,
+            RAGGED,
+        )
+        _write(
+            third_share_kept_at,
+            offsets,
+            within,
+            _coded(third_share_kept, THIRD_SHARE_KEPT, 2.0),
+            THIRD_SHARE_KEPT,
+            RAGGED,
+        )
+        _write(
+            third_mean_share_kept_at,
+            offsets,
+            within,
+            _coded(third_mean_share_kept, THIRD_MEAN_SHARE_KEPT, 8.0),
+            THIRD_MEAN_SHARE_KEPT,
+            RAGGED,
+        )
+        _write(
+            inversion_kept_at,
+            offsets,
+            within,
+            _coded(inversion_kept, INVERSION_KEPT, 2.5),
+            INVERSION_KEPT,
+            RAGGED,
+        )
+
+
+def step_delta_held_constants(
+    *,
+    eps: float,
+    alpha: float,
+    unit: float,
+    push: float,
+    swell: float,
+    lr: float,
+    weight_decay: float,
+    coupled_decay: float,
+    t: float = 0,
+) -> list[float]:
+    """A row of the scalars that the kernel reads, the step count first."""
+    _x0 = 1 - alpha
+    _x10 = unit**0.5
+    _x22 = -lr
+    keep = 1 - lr * weight_decay
+    return [t, keep, coupled_decay, alpha, _x0, eps, swell, _x10, push, _x22]
+
+
+@triton.jit
+def step_delta_held_prepare(counts, given, rows, WIDTH: tl.constexpr):
+    """Rows of scalars from step counts on the device, in doubles, rounded once.
+
+    ``counts`` points at the step count of each tensor; ``given`` holds the
+    hyperparameters, then 1 if the step has statistics and 0 if it has none.
+    """
+    index = tl.program_id(0)
+    count = tl.load(tl.load(counts + index).to(tl.pointer_type(tl.float32)))
+    t = count.to(tl.float64)
+    row = rows + index * WIDTH
+    tl.store(row, t)
+    eps = tl.load(given + 0)
+    alpha = tl.load(given + 1)
+    lr = tl.load(given + 2)
+    weight_decay = tl.load(given + 3)
+    coupled_decay = tl.load(given + 4)
+    _x0 = _power(alpha, t)
+    unit = 1 - _x0
+    _x2 = _x0 - 1
+    _x3 = alpha - 1
+    overlap = _x3 / _x2
+    _x5 = alpha + 1
+    _x6 = _x0 + 1
+    _x7 = _x6 * _x3
+    _x8 = _x5 * _x2
+    spread = _x7 / _x8
+    _x10 = unit * unit * unit * unit * unit * unit * unit * unit
+    _x11 = t - 1
+    _x12 = _power(alpha, _x11)
+    _x13 = 1 - _x12
+    _x14 = _x13 * _x13 * _x13 * _x13 * _x13 * _x13 * _x13 * _x13
+    warm = _x14 / _x10
+    warm = warm * tl.load(given + 5)
+    push = overlap * warm
+    swell = spread * warm
+    _xs0 = 1 - alpha
+    _xs10 = _power(unit, 0.5)
+    _xs22 = -lr
+    keep = 1 - lr * weight_decay
+    tl.store(row + 1, keep)
+    tl.store(row + 2, coupled_decay)
+    tl.store(row + 3, alpha)
+    tl.store(row + 4, _xs0)
+    tl.store(row + 5, eps)
+    tl.store(row + 6, swell)
+    tl.store(row + 7, _xs10)
+    tl.store(row + 8, push)
+    tl.store(row + 9, _xs22)
+
+
+@triton.jit(do_not_specialize=["stride", "seed"])
+def step_delta_held_kernel(
+    table,
+    chunks,
+    rows,
+    stride,
+    seed,
+    PARAM: tl.constexpr,
+    GRAD: tl.constexpr,
+    SQUARE_AVG: tl.constexpr,
+    NOISE_SHARE_KEPT: tl.constexpr,
+    THIRD_SHARE_KEPT: tl.constexpr,
+    INVERSION_KEPT: tl.constexpr,
+    RAGGED: tl.constexpr,
+    EXACT: tl.constexpr,
+    NEGATE: tl.constexpr,
+    COUPLED: tl.constexpr,
+    DITHER: tl.constexpr,
+    BLOCK: tl.constexpr,
+    TURNS: tl.constexpr,
+):
+    """One pass over chunks of a list of tensors.
+
+    ``table`` has a row a tensor: its size, then the address of each argument; ``chunks`` a
+    row a program: which tensor, from which element. ``rows`` are the scalars, ``stride``
+    apart for each tensor. Types in capitals are those in memory; arithmetic is fp32.
+    """
+    chunk = chunks + 2 * tl.program_id(0)
+    tensor = tl.load(chunk)
+    first = tl.multiple_of(tl.load(chunk + 1), 16)
+    entry = table + tensor * 7
+    size = tl.load(entry)
+    row = rows + tensor * stride
+    param_at = _pointer(entry + 1, PARAM, RAGGED)
+    grad_at = _pointer(entry + 2, GRAD, RAGGED)
+    square_avg_at = _pointer(entry + 3, SQUARE_AVG, RAGGED)
+    noise_share_kept_at = _pointer(entry + 4, NOISE_SHARE_KEPT, RAGGED)
+    third_share_kept_at = _pointer(entry + 5, THIRD_SHARE_KEPT, RAGGED)
+    inversion_kept_at = _pointer(entry + 6, INVERSION_KEPT, RAGGED)
+    keep = tl.load(row + 1)
+    coupled_decay = tl.load(row + 2)
+    alpha = tl.load(row + 3)
+    _x0 = tl.load(row + 4)
+    eps = tl.load(row + 5)
+    swell = tl.load(row + 6)
+    _x10 = tl.load(row + 7)
+    push = tl.load(row + 8)
+    _x22 = tl.load(row + 9)
+    draw = tl.load(row).to(tl.uint32)
+    for turn in range(TURNS):
+        offsets = first + turn * BLOCK + tl.arange(0, BLOCK)
+        within = offsets < size
+        param = _read(param_at, offsets, within, RAGGED)
+        grad = _read(grad_at, offsets, within, RAGGED)
+        square_avg = _read(square_avg_at, offsets, within, RAGGED)
+        noise_share_kept = _read_share(
+            noise_share_kept_at, offsets, within, NOISE_SHARE_KEPT, 4.0, RAGGED
+        )
+        third_share_kept = _read_share(
+            third_share_kept_at, offsets, within, THIRD_SHARE_KEPT, 2.0, RAGGED
+        )
+        inversion_kept = _read_share(
+            inversion_kept_at, offsets, within, INVERSION_KEPT, 2.5, RAGGED
+        )
+        if NEGATE:
+            grad = -grad
+        if COUPLED:
+            grad = tl.fma(coupled_decay, param, grad)
+        param = param * keep
+        square_avg = square_avg * alpha
+        square_avg = tl.fma(_x0 * grad, grad, square_avg)
+        root = _sqrt(square_avg, EXACT)
+        average = grad
+        # what the plug-in update divides by
+        denominator = root + eps
+        share = _divide(root, denominator, EXACT)
+        swollen = denominator * swell
+        _x8 = _smaller(noise_share_kept, 1)
+        _x9 = average * _x8
+        _x11 = _smaller(third_share_kept, 1)
+        _x12 = _larger(_x11, -1)
+        _x13 = root * _x12
+        _x14 = _x13 * 0.5
+        _x15 = _divide(_x14, _x10, EXACT)
+        _x16 = _x9 + _x15
+        _x17 = share * _x16
+        _x18 = _x17 * push
+        # coupling joins the numerator
+        numerator = average + _x18
+        _x20 = swollen * inversion_kept
+        divisor = denominator + _x20
+        param = param + _divide(_x22 * numerator, divisor, EXACT)
+        if DITHER:
+            param = _dithered(param, seed, draw, tensor, offsets)
+        _write(param_at, offsets, within, param, PARAM, RAGGED)
+        _write(square_avg_at, offsets, within, square_avg, SQUARE_AVG, RAGGED)
+
+
+def step_closed_form_spaced_constants(
+    *,
+    eps: float,
+    alpha: float,
+    unit: float,
+    push: float,
+    swell: float,
+    relative_spread: float,
+    weight_noise: float,
+    microbatches: float,
+    lr: float,
+    weight_decay: float,
+    coupled_decay: float,
+    t: float = 0,
+) -> list[float]:
+    """A row of the scalars that the kernel reads, the step count first."""
+    _x0 = 1 - alpha
+    _x12 = microbatches - 1
+    _x42 = -lr
+    keep = 1 - lr * weight_decay
+    return [
+        t,
+        keep,
+        coupled_decay,
+        alpha,
+        _x0,
+        unit,
+        _x12,
+        weight_noise,
+        eps,
+        swell,
+        relative_spread,
+        push,
+        _x42,
+    ]
+
+
+@triton.jit
+def step_closed_form_spaced_prepare(counts, given, rows, WIDTH: tl.constexpr):
+    """Rows of scalars from step counts on the device, in doubles, rounded once.
+
+    ``counts`` points at the step count of each tensor; ``given`` holds the
+    hyperparameters, then 1 if the step has statistics and 0 if it has none.
+    """
+    index = tl.program_id(0)
+    count = tl.load(tl.load(counts + index).to(tl.pointer_type(tl.float32)))
+    t = count.to(tl.float64)
+    row = rows + index * WIDTH
+    tl.store(row, t)
+    eps = tl.load(given + 0)
+    alpha = tl.load(given + 1)
+    microbatches = tl.load(given + 2)
+    lr = tl.load(given + 3)
+    weight_decay = tl.load(given + 4)
+    coupled_decay = tl.load(given + 5)
+    every = tl.load(given + 6)
+    observed = tl.load(given + 7)
+    _x0 = _power(alpha, t)
+    unit = 1 - _x0
+    _x2 = _x0 - 1
+    _x3 = alpha - 1
+    overlap = _x3 / _x2
+    _x5 = alpha + 1
+    _x6 = _x0 + 1
+    _x7 = _x6 * _x3
+    _x8 = _x5 * _x2
+    spread = _x7 / _x8
+    _x10 = unit * unit * unit * unit * unit * unit * unit * unit
+    _x11 = t - 1
+    _x12 = _power(alpha, _x11)
+    _x13 = 1 - _x12
+    _x14 = _x13 * _x13 * _x13 * _x13 * _x13 * _x13 * _x13 * _x13
+    warm = _x14 / _x10
+    warm = warm * tl.load(given + 8)
+    push = overlap * warm
+    swell = spread * warm
+    relative_spread = spread / overlap
+    _x19 = every * observed
+    _x20 = _power(alpha, _x19)
+    _x21 = 1 - _x20
+    _x22 = _power(alpha, every)
+    _x23 = 1 - _x22
+    weight_noise = _x23 / _x21
+    _xs0 = 1 - alpha
+    _xs12 = microbatches - 1
+    _xs42 = -lr
+    keep = 1 - lr * weight_decay
+    tl.store(row + 1, keep)
+    tl.store(row + 2, coupled_decay)
+    tl.store(row + 3, alpha)
+    tl.store(row + 4, _xs0)
+    tl.store(row + 5, unit)
+    tl.store(row + 6, _xs12)
+    tl.store(row + 7, weight_noise)
+    tl.store(row + 8, eps)
+    tl.store(row + 9, swell)
+    tl.store(row + 10, relative_spread)
+    tl.store(row + 11, push)
+    tl.store(row + 12, _xs42)
+
+
+@triton.jit(do_not_specialize=["stride", "seed"])
+def step_closed_form_spaced_kernel(
+    table,
+    chunks,
+    rows,
+    stride,
+    seed,
+    PARAM: tl.constexpr,
+    GRAD: tl.constexpr,
+    SQUARE_AVG: tl.constexpr,
+    NOISE_SHARE_KEPT: tl.constexpr,
+    FACTOR_KEPT: tl.constexpr,
+    C2: tl.constexpr,
+    UNIT_OF_C: tl.constexpr,
+    RAGGED: tl.constexpr,
+    EXACT: tl.constexpr,
+    NEGATE: tl.constexpr,
+    COUPLED: tl.constexpr,
+    DITHER: tl.constexpr,
+    BLOCK: tl.constexpr,
+    TURNS: tl.constexpr,
+):
+    """One pass over chunks of a list of tensors.
+
+    ``table`` has a row a tensor: its size, then the address of each argument; ``chunks`` a
+    row a program: which tensor, from which element. ``rows`` are the scalars, ``stride``
+    apart for each tensor. Types in capitals are those in memory; arithmetic is fp32.
+    """
+    chunk = chunks + 2 * tl.program_id(0)
+    tensor = tl.load(chunk)
+    first = tl.multiple_of(tl.load(chunk + 1), 16)
+    entry = table + tensor * 8
+    size = tl.load(entry)
+    row = rows + tensor * stride
+    param_at = _pointer(entry + 1, PARAM, RAGGED)
+    grad_at = _pointer(entry + 2, GRAD, RAGGED)
+    square_avg_at = _pointer(entry + 3, SQUARE_AVG, RAGGED)
+    noise_share_kept_at = _pointer(entry + 4, NOISE_SHARE_KEPT, RAGGED)
+    factor_kept_at = _pointer(entry + 5, FACTOR_KEPT, RAGGED)
+    c2_at = _pointer(entry + 6, C2, RAGGED)
+    unit_of_c_at = _pointer(entry + 7, UNIT_OF_C, True)
+    unit_of_c = tl.load(unit_of_c_at).to(tl.float32)
+    keep = tl.load(row + 1)
+    coupled_decay = tl.load(row + 2)
+    alpha = tl.load(row + 3)
+    _x0 = tl.load(row + 4)
+    unit = tl.load(row + 5)
+    _x12 = tl.load(row + 6)
+    weight_noise = tl.load(row + 7)
+    eps = tl.load(row + 8)
+    swell = tl.load(row + 9)
+    relative_spread = tl.load(row + 10)
+    push = tl.load(row + 11)
+    _x42 = tl.load(row + 12)
+    draw = tl.load(row).to(tl.uint32)
+    for turn in range(TURNS):
+        offsets = first + turn * BLOCK + tl.arange(0, BLOCK)
+        within = offsets < size
+        param = _read(param_at, offsets, within, RAGGED)
+        grad = _read(grad_at, offsets, within, RAGGED)
+        square_avg = _read(square_avg_at, offsets, within, RAGGED)
+        noise_share_kept = _read_share(
+            noise_share_kept_at, offsets, within, NOISE_SHARE_KEPT, 4.0, RAGGED
+        )
+        c2 = _read(c2_at, offsets, within, RAGGED)
+        if NEGATE:
+            grad = -grad
+        c2 = tl.where(unit_of_c != 0, c2, 0.0)
+        if COUPLED:
+            grad = tl.fma(coupled_decay, param, grad)
+        param = param * keep
+        square_avg = square_avg * alpha
+        square_avg = tl.fma(_x0 * grad, grad, square_avg)
+        safe_second = _larger(square_avg, 1.1754943508222875e-38)
+        root = _sqrt(safe_second, EXACT)
+        average = grad
+        relative_unit = _divide(unit_of_c, root, EXACT)
+        _x8 = c2 * relative_unit
+        _x9 = _x8 * relative_unit
+        _x10 = _larger(_x9, -1e18)
+        relative_c2 = _smaller(_x10, 1e18)
+        _x13 = relative_c2 * unit
+        _x14 = _divide(_x13, _x12, EXACT)
+        noise_share_kept = _lerp(noise_share_kept, _x14, weight_noise)
+        # q, at most everything is noise
+        noise_share = _smaller(noise_share_kept, 1)
+        _x20 = noise_share * 2
+        _x21 = -_x20
+        _x22 = _x21 + 4
+        relative_var_square_avg = noise_share * _x22
+        # what the plug-in update divides by
+        denominator = root + eps
+        # 1 where eps is negligible, 0 where it rules
+        share = _divide(root, denominator, EXACT)
+        _x26 = share * 2
+        _x27 = _x26 + 1
+        _x28 = relative_var_square_avg * share
+        _x29 = _x28 * _x27
+        # inversion divides: positive, subtraction-free
+        inversion = _x29 * 0.125
+        _x31 = inversion * swell
+        _x32 = _x31 + 1
+        _x33 = inversion * relative_spread
+        _x34 = noise_share * share
+        _x35 = _x34 - _x33
+        factor_kept_now = _divide(_x35, _x32, EXACT)
+        factor_kept = factor_kept_now
+        _x38 = factor_kept_now * push
+        _x39 = _x38 + 1
+        # coupling joins the numerator
+        numerator = average * _x39
+        divisor = denominator
+        param = param + _divide(_x42 * numerator, divisor, EXACT)
+        if DITHER:
+            param = _dithered(param, seed, draw, tensor, offsets)
+        _write(param_at, offsets, within, param, PARAM, RAGGED)
+        _write(square_avg_at, offsets, within, square_avg, SQUARE_AVG, RAGGED)
+        _write(
+            noise_share_kept_at,
+            offsets,
+            within,
+            _coded(noise_share_kept, NOISE_SHARE_KEPT, 4.0),
+            NOISE_SHARE_KEPT,
+            RAGGED,
+        )
+        _write(
+            factor_kept_at,
+            offsets,
+            within,
+            _coded(factor_kept, FACTOR_KEPT, 2.0),
+            FACTOR_KEPT,
+            RAGGED,
+        )
+
+
+def step_closed_form_held_constants(
+    *,
+    eps: float,
+    alpha: float,
+    push: float,
+    lr: float,
+    weight_decay: float,
+    coupled_decay: float,
+    t: float = 0,
+) -> list[float]:
+    """A row of the scalars that the kernel reads, the step count first."""
+    _x0 = 1 - alpha
+    _x10 = -lr
+    keep = 1 - lr * weight_decay
+    return [t, keep, coupled_decay, alpha, _x0, eps, push, _x10]
+
+
+@triton.jit
+def step_closed_form_held_prepare(counts, given, rows, WIDTH: tl.constexpr):
+    """Rows of scalars from step counts on the device, in doubles, rounded once.
+
+    ``counts`` points at the step count of each tensor; ``given`` holds the
+    hyperparameters, then 1 if the step has statistics and 0 if it has none.
+    """
+    index = tl.program_id(0)
+    count = tl.load(tl.load(counts + index).to(tl.pointer_type(tl.float32)))
+    t = count.to(tl.float64)
+    row = rows + index * WIDTH
+    tl.store(row, t)
+    eps = tl.load(given + 0)
+    alpha = tl.load(given + 1)
+    lr = tl.load(given + 2)
+    weight_decay = tl.load(given + 3)
+    coupled_decay = tl.load(given + 4)
+    _x0 = _power(alpha, t)
+    unit = 1 - _x0
+    _x2 = _x0 - 1
+    _x3 = alpha - 1
+    overlap = _x3 / _x2
+    _x10 = unit * unit * unit * unit * unit * unit * unit * unit
+    _x11 = t - 1
+    _x12 = _power(alpha, _x11)
+    _x13 = 1 - _x12
+    _x14 = _x13 * _x13 * _x13 * _x13 * _x13 * _x13 * _x13 * _x13
+    warm = _x14 / _x10
+    warm = warm * tl.load(given + 5)
+    push = overlap * warm
+    _xs0 = 1 - alpha
+    _xs10 = -lr
+    keep = 1 - lr * weight_decay
+    tl.store(row + 1, keep)
+    tl.store(row + 2, coupled_decay)
+    tl.store(row + 3, alpha)
+    tl.store(row + 4, _xs0)
+    tl.store(row + 5, eps)
+    tl.store(row + 6, push)
+    tl.store(row + 7, _xs10)
+
+
+@triton.jit(do_not_specialize=["stride", "seed"])
+def step_closed_form_held_kernel(
+    table,
+    chunks,
+    rows,
+    stride,
+    seed,
+    PARAM: tl.constexpr,
+    GRAD: tl.constexpr,
+    SQUARE_AVG: tl.constexpr,
+    FACTOR_KEPT: tl.constexpr,
+    RAGGED: tl.constexpr,
+    EXACT: tl.constexpr,
+    NEGATE: tl.constexpr,
+    COUPLED: tl.constexpr,
+    DITHER: tl.constexpr,
+    BLOCK: tl.constexpr,
+    TURNS: tl.constexpr,
+):
+    """One pass over chunks of a list of tensors.
+
+    ``table`` has a row a tensor: its size, then the address of each argument; ``chunks`` a
+    row a program: which tensor, from which element. ``rows`` are the scalars, ``stride``
+    apart for each tensor. Types in capitals are those in memory; arithmetic is fp32.
+    """
+    chunk = chunks + 2 * tl.program_id(0)
+    tensor = tl.load(chunk)
+    first = tl.multiple_of(tl.load(chunk + 1), 16)
+    entry = table + tensor * 5
+    size = tl.load(entry)
+    row = rows + tensor * stride
+    param_at = _pointer(entry + 1, PARAM, RAGGED)
+    grad_at = _pointer(entry + 2, GRAD, RAGGED)
+    square_avg_at = _pointer(entry + 3, SQUARE_AVG, RAGGED)
+    factor_kept_at = _pointer(entry + 4, FACTOR_KEPT, RAGGED)
+    keep = tl.load(row + 1)
+    coupled_decay = tl.load(row + 2)
+    alpha = tl.load(row + 3)
+    _x0 = tl.load(row + 4)
+    eps = tl.load(row + 5)
+    push = tl.load(row + 6)
+    _x10 = tl.load(row + 7)
+    draw = tl.load(row).to(tl.uint32)
+    for turn in range(TURNS):
+        offsets = first + turn * BLOCK + tl.arange(0, BLOCK)
+        within = offsets < size
+        param = _read(param_at, offsets, within, RAGGED)
+        grad = _read(grad_at, offsets, within, RAGGED)
+        square_avg = _read(square_avg_at, offsets, within, RAGGED)
+        factor_kept = _read_share(factor_kept_at, offsets, within, FACTOR_KEPT, 2.0, RAGGED)
+        if NEGATE:
+            grad = -grad
+        if COUPLED:
+            grad = tl.fma(coupled_decay, param, grad)
+        param = param * keep
+        square_avg = square_avg * alpha
+        square_avg = tl.fma(_x0 * grad, grad, square_avg)
+        root = _sqrt(square_avg, EXACT)
+        average = grad
+        # what the plug-in update divides by
+        denominator = root + eps
+        _x6 = factor_kept * push
+        _x7 = _x6 + 1
+        # coupling joins the numerator
+        numerator = average * _x7
+        divisor = denominator
+        param = param + _divide(_x10 * numerator, divisor, EXACT)
+        if DITHER:
+            param = _dithered(param, seed, draw, tensor, offsets)
+        _write(param_at, offsets, within, param, PARAM, RAGGED)
+        _write(square_avg_at, offsets, within, square_avg, SQUARE_AVG, RAGGED)
+
+
 STEPS = {
     "step_plug_in": {
         "tensors": ("param", "grad", "square_avg"),
@@ -1200,5 +2077,136 @@ STEPS = {
         "kernel": step_closed_form_kernel,
         "constants": step_closed_form_constants,
         "prepare": step_closed_form_prepare,
+    },
+    "step_delta_spaced": {
+        "tensors": (
+            "param",
+            "grad",
+            "square_avg",
+            "noise_share_kept",
+            "third_share_kept",
+            "third_mean_share_kept",
+            "inversion_kept",
+            "c2",
+            "c3",
+            "unit_of_c",
+        ),
+        "written": (
+            "param",
+            "square_avg",
+            "noise_share_kept",
+            "third_share_kept",
+            "third_mean_share_kept",
+            "inversion_kept",
+        ),
+        "per_tensor": ("unit_of_c",),
+        "coded": (
+            "noise_share_kept",
+            "third_share_kept",
+            "third_mean_share_kept",
+            "inversion_kept",
+        ),
+        "scalars": (
+            "eps",
+            "alpha",
+            "unit",
+            "push",
+            "swell",
+            "weight_noise",
+            "weight_third",
+            "weight_third_mean",
+            "microbatches",
+            "lr",
+            "weight_decay",
+            "coupled_decay",
+            "skew",
+        ),
+        "hypers": (
+            "eps",
+            "alpha",
+            "microbatches",
+            "lr",
+            "weight_decay",
+            "coupled_decay",
+            "skew",
+            "every",
+            "observed",
+        ),
+        "width": 19,
+        "kernel": step_delta_spaced_kernel,
+        "constants": step_delta_spaced_constants,
+        "prepare": step_delta_spaced_prepare,
+    },
+    "step_delta_held": {
+        "tensors": (
+            "param",
+            "grad",
+            "square_avg",
+            "noise_share_kept",
+            "third_share_kept",
+            "inversion_kept",
+        ),
+        "written": ("param", "square_avg"),
+        "per_tensor": (),
+        "coded": ("noise_share_kept", "third_share_kept", "inversion_kept"),
+        "scalars": ("eps", "alpha", "unit", "push", "swell", "lr", "weight_decay", "coupled_decay"),
+        "hypers": ("eps", "alpha", "lr", "weight_decay", "coupled_decay"),
+        "width": 10,
+        "kernel": step_delta_held_kernel,
+        "constants": step_delta_held_constants,
+        "prepare": step_delta_held_prepare,
+    },
+    "step_closed_form_spaced": {
+        "tensors": (
+            "param",
+            "grad",
+            "square_avg",
+            "noise_share_kept",
+            "factor_kept",
+            "c2",
+            "unit_of_c",
+        ),
+        "written": ("param", "square_avg", "noise_share_kept", "factor_kept"),
+        "per_tensor": ("unit_of_c",),
+        "coded": ("noise_share_kept", "factor_kept"),
+        "scalars": (
+            "eps",
+            "alpha",
+            "unit",
+            "push",
+            "swell",
+            "relative_spread",
+            "weight_noise",
+            "microbatches",
+            "lr",
+            "weight_decay",
+            "coupled_decay",
+        ),
+        "hypers": (
+            "eps",
+            "alpha",
+            "microbatches",
+            "lr",
+            "weight_decay",
+            "coupled_decay",
+            "every",
+            "observed",
+        ),
+        "width": 13,
+        "kernel": step_closed_form_spaced_kernel,
+        "constants": step_closed_form_spaced_constants,
+        "prepare": step_closed_form_spaced_prepare,
+    },
+    "step_closed_form_held": {
+        "tensors": ("param", "grad", "square_avg", "factor_kept"),
+        "written": ("param", "square_avg"),
+        "per_tensor": (),
+        "coded": ("factor_kept",),
+        "scalars": ("eps", "alpha", "push", "lr", "weight_decay", "coupled_decay"),
+        "hypers": ("eps", "alpha", "lr", "weight_decay", "coupled_decay"),
+        "width": 8,
+        "kernel": step_closed_form_held_kernel,
+        "constants": step_closed_form_held_constants,
+        "prepare": step_closed_form_held_prepare,
     },
 }

@@ -29,17 +29,17 @@ from deltabias.generated import inverse_root_4
 from deltabias.microbatch import MicrobatchStats
 from deltabias.one_pass import compiler_missing
 from deltabias.optim.root_iteration import iterate_root
-from validation.benchmarks.cpu_step import of_ours, of_torch
+from validation.benchmarks.cpu_step import Shared, of_ours, of_torch
 from validation.benchmarks.matrix_roots import by_eigenvalues, matrix
 from validation.benchmarks.pairs import Times, interleaved, middle, ratio
 from validation.matrix_cost import tasks
 
-LINEAR, CUBIC, FLAT = (0.9, 1.1), (2.5, 3.3), (0.9, 1.1)
+LINEAR, CUBIC, FLAT = (0.9, 1.1), (2.5, 3.3), 1.1
 CLAIM = (
     "a step's time grows with parameters, from where calls stop mattering up to 1e8, with an "
     "exponent of 0.9 to 1.1; that of matrix roots and their full correction with d from 256 to "
-    "1024 with one of 2.5 to 3.3; a microbatch's statistics cost within 10 % the same, whether a "
-    "step has 8 microbatches or 2 … 64"
+    "1024 with one of 2.5 to 3.3; a microbatch's statistics cost no more than 10 % more where a "
+    "step has 2 … 64 of them than where it has 8"
 )
 PACKAGES = ()
 SIZES = (10**4, 10**5, 10**6, 10**7, 10**8)
@@ -63,13 +63,13 @@ STATISTICS_OF, PIECE = 10**7, 10**6
 LIMIT = 40.0
 """Seconds after which no new round of a contender begins."""
 
-STEPS: dict[str, Callable[[int], Callable[[], Any]]] = {
+STEPS: dict[str, Callable[[Shared], Callable[[], Any]]] = {
     "torch fused": of_torch,
-    "off": lambda size: of_ours(size, correction="none"),
+    "off": lambda shared: of_ours(shared, correction="none"),
     "delta": of_ours,
-    "delta int8, observing": lambda size: of_ours(size, storage="int8"),
-    "delta int8, between": lambda size: of_ours(size, storage="int8", observes=False),
-    "closed_form": lambda size: of_ours(size, correction="closed_form"),
+    "delta int8, observing": lambda shared: of_ours(shared, storage="int8"),
+    "delta int8, between": lambda shared: of_ours(shared, storage="int8", observes=False),
+    "closed_form": lambda shared: of_ours(shared, correction="closed_form"),
 }
 
 
@@ -158,7 +158,7 @@ def of_parameters(
     for what, make in steps.items():
         room = [size for size in sizes if BYTES_OF_ONE * size <= free_bytes()]
         again = {size: max(1, REPEATED // size) for size in room}
-        calls = {str(size): repeated(make(size), again[size]) for size in room}
+        calls = {str(size): repeated(make(Shared(size)), again[size]) for size in room}
         times = interleaved(calls, rounds=15, limit=limit)
         del calls
         torch._dynamo.reset()
@@ -191,7 +191,7 @@ def of_microbatches(
     each = {str(m): [t / m for t in times[str(m)]] for m in counts}
     for m in counts:
         found = ratio(each, str(m), "8" if 8 in counts else str(counts[0]))
-        passed = FLAT[0] <= found["ratio"] <= FLAT[1]
+        passed = found["ratio"] <= FLAT
         yield {"what": "statistics of a microbatch", "microbatches": m, **found, "passed": passed}
     starts = starts_over_microbatches(times, {str(m): m for m in counts})
     yield {"what": "start of a step over a microbatch", **middle(starts, "ratio")}

@@ -6,14 +6,14 @@
 
 This is the only place where a device chooses code.
 
-What a step costs on a CPU, as a multiple of torch's fused AdamW (28 bytes a parameter), one thread,
-from validation/benchmarks/cpu_step.py: a step between two observations 1.09 for ``closed_form`` (29
-bytes) and 1.10 for ``delta`` (30 bytes), both with ``storage="int8"``. Timed alone, the loop of a
-step that observes costs 1.7 and 2.6, and that of a step without storage, which always observes, 1.5
-and 2.8 (40 and 64 bytes); one that only moved those 64 bytes would cost 1.9. Comparing the gradient
-with the mean of the statistics is a loop of its own, 8 bytes, 0.5 where it is compiled. From these,
-a cycle of k steps costs 1.13 and 1.16 at k = 32, 1.16 and 1.23 at k = 16; ``delta`` in every step
-cannot be had for 1.20.
+What a step costs on a CPU, as a multiple of torch's fused AdamW (28 bytes a parameter), 10 million
+parameters, one thread of a quiet machine, from validation/benchmarks/cpu_step.py: without a
+correction 1.01. Every step observing, without storage, 2.2 for ``closed_form`` (40 bytes) and 3.7
+for ``delta`` (64). With ``storage="int8"`` a step between two observations 1.20 (29 bytes) and 1.38
+(31), one that observes 2.5 and 3.9, so that a cycle of k steps costs 1.24 and 1.46 at k = 32, 1.28
+and 1.53 at k = 16. On a machine whose memory others use too the ratios are smaller: loops that
+observe are bound by their arithmetic. ``delta``'s takes 2.8 of its 3.7, where moving the bytes alone
+would be 1.9; another half is the comparison of the gradient with the mean of the statistics.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -21,7 +21,7 @@ from deltabias.one_pass import compiler_missing
 from deltabias.optim import AdamW
 from validation.benchmarks.training_step import MAKES, SHAPES, Run
 
-CLAIM = "state of delta in int8 <= 13 bytes a parameter, AdamW's 8 included"
+CLAIM = "state of delta in int8 <= 14 bytes a parameter, AdamW's 8 included"
 PACKAGES = ()
 SIZE = 1_000_000
 FORMS: dict[str, dict[str, Any]] = {
@@ -86,7 +86,7 @@ def bytes_of_forms() -> Iterator[dict[str, Any]]:
         stats.release_memory()  # nor kept
         peak = peak_of(step)
         row = {"form": name, "state": kept / SIZE, "step peak": peak / SIZE}
-        yield row | ({"passed": kept / SIZE < 13.1} if name == "delta int8" else {})
+        yield row | ({"passed": kept / SIZE < 14.1} if name == "delta int8" else {})
 
 
 def peaks_of_training(model: str = "1 M") -> Iterator[dict[str, Any]]:

@@ -12,8 +12,8 @@ correction 1.01. Every step observing, without storage, 2.2 for ``closed_form`` 
 for ``delta`` (64). With ``storage="int8"`` a step between two observations 1.20 (29 bytes) and 1.38
 (31), one that observes 2.5 and 3.9, so that a cycle of k steps costs 1.24 and 1.46 at k = 32, 1.28
 and 1.53 at k = 16. On a machine whose memory others use too the ratios are smaller: loops that
-observe are bound by their arithmetic. ``delta``'s takes 2.8 of its 3.7, where moving the bytes alone
-would be 1.9; another half is the comparison of the gradient with the mean of the statistics.
+observe are bound by their arithmetic. ``delta``'s takes 2.8 of its 3.7, where moving the bytes
+alone would be 1.9; another half is the comparison of the gradient with the mean of the statistics.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -81,6 +81,8 @@ def of_ours(shared: Shared, *, observes: bool = True, **options: Any) -> Call:
 
 
 def _between(optimizer: AdamW, stats: MicrobatchStats) -> Call:
+    stats.reset()  # a step between two observations has no record
+
     def step() -> None:
         stats._unseen, stats._consumed, stats._generation = 1, False, 2
         optimizer.step()
@@ -124,7 +126,7 @@ def rows() -> Iterator[dict[str, Any]]:
     for threads in (1, 2):
         torch.set_num_threads(threads)
         torch._dynamo.reset()
-        times = interleaved(contenders(SIZE), rounds=21, limit=15.0)
+        times = interleaved(contenders(SIZE), rounds=101, limit=40.0)
         for every in (8, 16, 32):
             for name in ("delta int8", "closed_form int8"):
                 times[f"{name}, every={every}"] = cycle(times, name, every)

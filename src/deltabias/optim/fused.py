@@ -8,12 +8,13 @@ This is the only place where a device chooses code.
 
 What a step costs on a CPU, as a multiple of torch's fused AdamW (28 bytes a parameter), 10 million
 parameters, one thread of a quiet machine, from validation/benchmarks/cpu_step.py: without a
-correction 1.01. Every step observing, without storage, 2.2 for ``closed_form`` (40 bytes) and 3.7
-for ``delta`` (64). With ``storage="int8"`` a step between two observations 1.20 (29 bytes) and 1.38
-(31), one that observes 2.5 and 3.9, so that a cycle of k steps costs 1.24 and 1.46 at k = 32, 1.28
-and 1.53 at k = 16. On a machine whose memory others use too the ratios are smaller: loops that
-observe are bound by their arithmetic. ``delta``'s takes 2.8 of its 3.7, where moving the bytes
-alone would be 1.9; another half is the comparison of the gradient with the mean of the statistics.
+correction 1.01. Every step observing, without storage, 2.2 for ``closed_form`` (40 bytes) and 3.5
+for ``delta`` (64). With ``storage="int8"`` a step between two observations 1.16 (29 bytes) and 1.36
+(31), one that observes 2.4 and 3.5, so that a cycle of k steps costs 1.20 and 1.43 at k = 32, 1.23
+and 1.50 at k = 16. On a machine whose memory others use too the ratios are smaller: loops that
+observe are bound by their arithmetic. ``delta``'s takes 2.8 of its 3.5, where moving the bytes
+alone would be 1.9; most of the rest is the comparison of the gradient with the mean of the
+statistics.
 """
 
 from collections.abc import Callable, Mapping, Sequence

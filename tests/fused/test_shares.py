@@ -236,3 +236,20 @@ def test_merged_statistics_of_a_step_in_between_stay_in_between():
     mine.merge(theirs)
     taken = mine.consume()
     assert (taken.count, taken.observed) == (2, False)
+
+
+def test_the_meter_of_shares_counts_the_skewness_s_part_of_the_coupling():
+    # the mean is small beside the noise, so that skewness makes most of the coupling
+    found = []
+    for storage in (None, "float32"):
+        param = Parameter(torch.zeros(1, dtype=torch.float64))
+        optimizer = AdamW([param], lr=1e-3, betas=(0.5, 0.9), eps=0.0, storage=storage)
+        stats = MicrobatchStats([param], moments=3)
+        optimizer.attach(stats)
+        for _ in range(60):
+            for deviation in (3.0, -1.0, -1.0, -1.0):
+                stats.add([torch.full_like(param, 0.3 + deviation)])
+            param.grad = torch.full_like(param, 0.3)
+            optimizer.step()
+        found.append(optimizer.validity().coupling)
+    assert found[1] == pytest.approx(found[0], rel=0.01)
